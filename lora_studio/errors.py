@@ -30,7 +30,8 @@ class StudioError(Exception):
     """
 
     def __init__(self, what: str, *, where: object = "", do: str = "", details: dict[str, Any] | None = None):
-        self.what, self.where, self.do, self.details = what, str(where), do, details or {}
+        self.what, self.do, self.details = what, do, details or {}
+        self.where = where if isinstance(where, str) else str(where)  # a message stays one
         super().__init__(str(self))
 
     def __str__(self) -> str:

@@ -46,18 +46,18 @@ _MOST_CHARACTERS, _MOST_BYTES = 60, 180
 
 
 _ADVICE = {
-    errno.EACCES: "Give yourself permission to read and write there, or choose another folder.",
-    errno.EPERM: "Give yourself permission to read and write there, or choose another folder.",
-    errno.EROFS: "That disk is read-only: make it writable, or choose a folder on another one.",
-    errno.ENAMETOOLONG: "Use shorter names: a system takes about 255 bytes for each part of a path.",
-    errno.ENOENT: "Check that the folder still exists and that its disk is connected.",
-    errno.ENOTDIR: "A file is in the place of a folder: move it away.",
-    errno.EISDIR: "A folder is in the place of a file: move it away.",
-    errno.EIO: "The disk reports a failure: check its cable, and copy what is on it to another disk.",
-    errno.EMFILE: "Too many files are open: close other programs, then try again.",
-    errno.ENFILE: "Too many files are open: close other programs, then try again.",
-    errno.ENOSPC: "Free some space, then try again.",
-    errno.EDQUOT: "Free some space, or ask for a larger quota, then try again.",
+    errno.EACCES: tr("Give yourself permission to read and write there, or choose another folder."),
+    errno.EPERM: tr("Give yourself permission to read and write there, or choose another folder."),
+    errno.EROFS: tr("That disk is read-only: make it writable, or choose a folder on another one."),
+    errno.ENAMETOOLONG: tr("Use shorter names: a system takes about 255 bytes for each part of a path."),
+    errno.ENOENT: tr("Check that the folder still exists and that its disk is connected."),
+    errno.ENOTDIR: tr("A file is in the place of a folder: move it away."),
+    errno.EISDIR: tr("A folder is in the place of a file: move it away."),
+    errno.EIO: tr("The disk reports a failure: check its cable, and copy what is on it to another disk."),
+    errno.EMFILE: tr("Too many files are open: close other programs, then try again."),
+    errno.ENFILE: tr("Too many files are open: close other programs, then try again."),
+    errno.ENOSPC: tr("Free some space, then try again."),
+    errno.EDQUOT: tr("Free some space, or ask for a larger quota, then try again."),
 }
 """What to do about a refusal of the disk, by its number."""
 
@@ -75,10 +75,10 @@ def refusal(error: OSError, what: str, path: Path) -> StudioError:
         path: where it was tried; the free space of its disk is named.
     """
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-        left = f"{room(path) / 1e6:,.0f} MB are free" if room(path) >= 0 else "no space is left"
-        return DiskFull(
-            f"{what}: the disk is full, {left}.", where=path, do="Free some space; what was saved before is intact."
-        )
+        full = tr("{what}: the disk is full, no space is left.", what=what)
+        if (left := room(path)) >= 0:
+            full = tr("{what}: the disk is full, {free:,.0f} MB are free.", what=what, free=left / 1e6)
+        return DiskFull(full, where=path, do=tr("Free some space; what was saved before is intact."))
     where = printable(error.filename or path)
     if getattr(error, "winerror", None) in _SHARED - {5}:
         return MachineError(
@@ -86,12 +86,12 @@ def refusal(error: OSError, what: str, path: Path) -> StudioError:
             where=where,
             do=tr("Close that program, or let a virus scanner or sync client finish, then try again."),
         )
-    return MachineError(f"{what}: {reason(error)}.", where=where, do=advice(error))
+    return MachineError(tr("{what}: {reason}.", what=what, reason=reason(error)), where=where, do=advice(error))
 
 
 def advice(error: OSError) -> str:
     """What to do about a disk that refused an operation, by the cause that the system gave."""
-    return _ADVICE.get(error.errno or 0, "Check that the disk is connected and writable, then try again.")
+    return _ADVICE.get(error.errno or 0, tr("Check that the disk is connected and writable, then try again."))
 
 
 def printable(text: object) -> str:

@@ -75,7 +75,7 @@ def base_model(name: str, sizes: dict[str, int]) -> dict[str, int]:
         found = next((found for variant in (".fp16", "") if (found := weights(inside, stem, variant))), {})
         if not found and f"{folder}/config.json" in inside:
             raise ModelError(
-                tr("{name} has no safetensors weights for its {folder}.", name=name, folder=folder),
+                tr("{name} has no safetensors weights for its {part}.", name=name, part=folder),
                 where=name,
                 do=tr("Choose a model that has them: pickled weights can run code."),
             )
@@ -133,10 +133,10 @@ def fetch(offer: Offer) -> Path:
     if offer.size > free:
         raise MachineError(
             tr(
-                "{name} takes {value:.1f} GB, and {value_2:.1f} GB are free.",
+                "{name} takes {size:.1f} GB, and {free:.1f} GB are free.",
                 name=offer.name,
-                value=offer.size / 1000000000.0,
-                value_2=free / 1000000000.0,
+                size=offer.size / 1e9,
+                free=free / 1e9,
             ),
             where=cache,
             do=tr("Free some space, or set HF_HOME to a folder on a larger disk."),
@@ -199,7 +199,7 @@ def fetched(name: str) -> int:
 @contextmanager
 def _explained(name: str) -> Generator[None]:
     """The hub's errors in plain words."""
-    again = "Start the command again: files that are here whole are not fetched twice."
+    again = tr("Start the command again: files that are here whole are not fetched twice.")
     try:
         yield
     except HFValidationError:
@@ -228,11 +228,11 @@ def _explained(name: str) -> Generator[None]:
         ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError) as error:
         raise MachineError(
-            tr("The download broke off: {splitlines}", splitlines=str(error).splitlines()[0]), where=name, do=again
+            tr("The download broke off: {reason}", reason=str(error).splitlines()[0]), where=name, do=again
         ) from error
     except OSError as error:
         raise MachineError(
-            tr("The download cannot be saved: {value}.", value=error.strerror or error),
+            tr("The download cannot be saved: {reason}.", reason=error.strerror or error),
             where=error.filename or constants.HF_HUB_CACHE,
             do=again,
         ) from error

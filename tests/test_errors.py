@@ -1,11 +1,13 @@
 """Errors tell three things, survive a pickle, and reach people and programs alike."""
 
+import gettext
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 
-from lora_studio import errors
+from lora_studio import errors, language
 from lora_studio.errors import (
     AdapterError,
     DatasetError,
@@ -15,6 +17,7 @@ from lora_studio.errors import (
     SettingsError,
     StudioError,
 )
+from lora_studio.language import catalogue, tr
 
 
 def test_it_says_what_where_and_what_to_do():
@@ -48,3 +51,36 @@ def test_details_are_for_programs_alone(capsys):
     said = capsys.readouterr()
     assert said.err == "It broke.\n"
     assert json.loads(said.out)["error"]["details"] == {"proof": [{"target": "peft", "passed": False}]}
+
+
+class _German(gettext.NullTranslations):
+    """A catalogue with the messages of these tests."""
+
+    def gettext(self, message: str) -> str:
+        known = {"{name} is damaged.": "{name} ist beschädigt.", "Get it again.": "Hole die Datei noch einmal."}
+        return known.get(message, message)
+
+
+@pytest.fixture
+def german(monkeypatch):
+    english = catalogue.translations(language.ENGLISH)
+    monkeypatch.setattr(catalogue, "translations", lambda code: english if code == language.ENGLISH else _German())
+
+
+def test_an_error_of_another_process_or_a_cache_is_said_in_the_readers_language(german):
+    """Workers and caches make errors in English, or in the language of whoever asked first."""
+    error = AdapterError(tr("{name} is damaged.", name="cat.safetensors"), where="header", do=tr("Get it again."))
+    copy = pickle.loads(pickle.dumps(error))
+    with language.using("de"):
+        said = (str(copy), str(copy.what), str(copy.do), str(error))
+    sentence = "cat.safetensors ist beschädigt. [header] Hole die Datei noch einmal."
+    assert said == (sentence, "cat.safetensors ist beschädigt.", "Hole die Datei noch einmal.", sentence)
+    assert str(copy) == "cat.safetensors is damaged. [header] Get it again."
+
+
+def test_the_place_of_an_error_can_be_a_message(german):
+    """A field is named in the reader's language, as the form names it; a path is kept as text."""
+    error = AdapterError("It broke.", where=tr("{name} is damaged.", name="a"))
+    with language.using("de"):
+        assert str(error) == "It broke. [a ist beschädigt.]"
+    assert type(AdapterError("It broke.", where=Path("a")).where) is str

@@ -17,7 +17,7 @@ from lora_studio.adapters.embedding import Embedding
 from lora_studio.adapters.kinds import DORA, EMBEDDING, LORA, Kind
 from lora_studio.adapters.output_change import OutputChange
 from lora_studio.errors import AdapterError
-from lora_studio.language import tr
+from lora_studio.language import both, tr
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,9 +219,14 @@ class Adapter:
         """
         self._require(self.outputs, purpose)
         if self.kind is EMBEDDING:
-            words = " and ".join(self.embeddings)
-            what = f"{self.file or 'The adapter'} holds the learned word {words} alone, which cannot be {purpose}."
-            do = "Draw with it as it is. A1111, ComfyUI and diffusers read the file that --to kohya writes."
+            words = both(self.embeddings)
+            what = tr(
+                "{adapter} holds the learned word {words} alone, which cannot be {purpose}.",
+                adapter=self.file or tr("The adapter"),
+                words=words,
+                purpose=purpose,
+            )
+            do = tr("Draw with it as it is. A1111, ComfyUI and diffusers read the file that --to kohya writes.")
             raise AdapterError(what, where=words, do=do)
 
     @property
@@ -236,11 +241,11 @@ class Adapter:
     def require_no_words(self, purpose: str) -> None:
         """Raises AdapterError if it has learned words; ``purpose`` as for ``require_factors``."""
         for word in self.embeddings:
-            without = "Save it without its words first (python3 app.py convert --words none), and use that."
+            without = tr("Save it without its words first (python3 app.py convert --words none), and use that.")
             raise AdapterError(
                 tr(
-                    "{value} has learned the word {word!r}, which cannot be {purpose}.",
-                    value=self.file or "The adapter",
+                    "{adapter} has learned the word {word!r}, which cannot be {purpose}.",
+                    adapter=self.file or tr("The adapter"),
                     word=word,
                     purpose=purpose,
                 ),
@@ -251,9 +256,9 @@ class Adapter:
     def _require(self, refused: Mapping[str, OutputChange], purpose: str) -> None:
         for path, one in refused.items():
             whole = all(each.changes_weight for each in self.outputs.values())
-            plain = "Export it as plain LoRA first, and use that."
-            do = plain if whole else "It is no change of weights: use it as it is, in the studio."
-            name = self.file or "The adapter"
+            plain = tr("Export it as plain LoRA first, and use that.")
+            do = plain if whole else tr("It is no change of weights: use it as it is, in the studio.")
+            name = self.file or tr("The adapter")
             raise AdapterError(
                 tr(
                     "{name} is {a_title}, which cannot be {purpose}.",
@@ -286,7 +291,11 @@ class Adapter:
             if not all(torch.isfinite(tensor).all() for tensor in held):
                 name = str(dtype).removeprefix("torch.")
                 raise AdapterError(
-                    tr("{path} has values that are too large for {name}, or not finite.", path=path, name=name),
+                    tr(
+                        "{path} has values that are too large for {precision}, or not finite.",
+                        path=path,
+                        precision=name,
+                    ),
                     do=tr("Save it as fp32 or bf16."),
                 )
         return changed

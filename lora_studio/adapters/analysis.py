@@ -91,7 +91,7 @@ def analyze(adapter: Adapter, weights: dora.Weights | None = None) -> Analysis:
     held = adapter
     if adapter.outputs and weights is not None:
         adapter = dora.as_full(adapter, weights)
-    adapter.require_factors("analysed without its base model")
+    adapter.require_factors(tr("analysed without its base model"))
     if not adapter.factors:
         raise AdapterError(tr("The adapter is empty."), do=tr("Choose one with at least one module."))
     modules = sorted(_modules(adapter.factors, weights), key=lambda module: _order(module.block, module.path))
@@ -213,20 +213,24 @@ def _words(adapter: Adapter, modules: Sequence[Module], blocks: Mapping[str, flo
     """What follows from the numbers, for someone who does not want to read them."""
     total = sum(module.norm**2 for module in modules)
     if not total:
-        return ["This adapter changes nothing: it was saved before it had learned anything."]
+        return [tr("This adapter changes nothing: it was saved before it had learned anything.")]
     words = [_size_words(adapter, rank_99)]
     block, share = max(blocks.items(), key=lambda item: item[1])
     if len(blocks) > 1:
-        words.append(f"{share:.0%} of the change is in {block}.")
+        words.append(tr("{share:.0%} of the change is in {block}.", share=share, block=block))
     if idle := sum(module.norm < 1e-4 * math.sqrt(total / len(modules)) for module in modules):
-        words.append(f"{idle} of {len(modules)} modules change next to nothing.")
+        words.append(tr("{idle} of {modules} modules change next to nothing.", idle=idle, modules=len(modules)))
     relative = [module.relative for module in modules if module.relative is not None]
     if relative:
         strongest = max(modules, key=lambda module: module.relative or 0.0)
         mean = sum(relative) / len(relative)
         words.append(
-            f"It changes the base model's weights by {mean:.1%} on average, "
-            f"most of all {strongest.path} ({strongest.relative:.1%})."
+            tr(
+                "It changes the base model's weights by {mean:.1%} on average, most of all {strongest} ({most:.1%}).",
+                mean=mean,
+                strongest=strongest.path,
+                most=strongest.relative,
+            )
         )
     return words
 
@@ -234,21 +238,36 @@ def _words(adapter: Adapter, modules: Sequence[Module], blocks: Mapping[str, flo
 def _size_words(adapter: Adapter, rank_99: int) -> str:
     size, kind = formats.size(adapter) / resize.MB, adapter.kind
     if kind.needs_base:
-        return f"It takes {size:.1f} MB; {kind.a_title} can be made smaller only after it was exported as a plain LoRA."
+        return tr(
+            "It takes {size:.1f} MB; {a_title} can be made smaller only after it was exported as a plain LoRA.",
+            size=size,
+            a_title=kind.a_title,
+        )
     if kind.readers:
         numbers = sum(
             (one.shape[0] + math.prod(one.shape[1:])) * min(rank_99, one.rank) for one in adapter.factors.values()
         )
         small = 4 * numbers / resize.MB
-        return f"It takes {size:.1f} MB; a plain LoRA of rank {rank_99} with 99 % of its change takes {small:.1f} MB."
+        return tr(
+            "It takes {size:.1f} MB; a plain LoRA of rank {rank} with 99 % of its change takes {small:.1f} MB.",
+            size=size,
+            rank=rank_99,
+            small=small,
+        )
     if rank_99 >= adapter.rank:
-        return f"All of its rank {adapter.rank} is used; a larger rank might hold more of the style."
+        return tr("All of its rank {rank} is used; a larger rank might hold more of the style.", rank=adapter.rank)
     spared = sum(
         (one.rank - min(rank_99, one.rank)) / one.rank * one.parameters * one.down.dtype.itemsize
         for one in adapter.factors.values()
     )
     small = size - spared / resize.MB
-    return f"Rank {rank_99} of {adapter.rank} holds 99 % of the change: shrink from {size:.1f} to {small:.1f} MB."
+    return tr(
+        "Rank {enough} of {rank} holds 99 % of the change: shrink from {size:.1f} to {small:.1f} MB.",
+        enough=rank_99,
+        rank=adapter.rank,
+        size=size,
+        small=small,
+    )
 
 
 class Pair(BaseModel):
@@ -309,14 +328,8 @@ def _require_one_family(one: Adapter, other: Adapter, names: tuple[str, str]) ->
     if one.family != other.family:
         first, second = detect.label(one.family), detect.label(other.family)
         raise AdapterError(
-            tr(
-                "{names} was made for {first} and {names_2} for {second}: there is nothing to compare.",
-                names=names[0],
-                first=first,
-                names_2=names[1],
-                second=second,
-            ),
-            do=tr("Choose two adapters of one kind of base model."),
+            f"{names[0]} was made for {first} and {names[1]} for {second}: there is nothing to compare.",
+            do="Choose two adapters of one kind of base model.",
         )
 
 

@@ -21,7 +21,7 @@ from lora_studio.adapters.resize import Resized
 from lora_studio.errors import AdapterError
 from lora_studio.events import Warned
 from lora_studio.families import registry
-from lora_studio.language import tr
+from lora_studio.language import both, declared, tr
 
 
 class Blended(NamedTuple):
@@ -48,7 +48,7 @@ def blend(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> Blended:
     names = [ingredient.name for ingredient in recipe.ingredients]
     if len(adapters) != len(names):
         raise AdapterError(
-            tr("The recipe has {names} adapters and {adapters} were given.", names=len(names), adapters=len(adapters)),
+            tr("The recipe has {expected} adapters and {given} were given.", expected=len(names), given=len(adapters)),
             do=tr("Find the missing ones by their names in the recipe."),
         )
     texts, notices = _texts(recipe, adapters), ()
@@ -89,8 +89,8 @@ def _combined(
     if not result.adapter.factors:
         raise AdapterError(
             tr(
-                "{title} leaves nothing of these adapters: their changes have no direction in common.",
-                title=method.title,
+                "{method} leaves nothing of these adapters: their changes have no direction in common.",
+                method=declared(method.title),
             ),
             do=tr("Choose another method, such as the exact sum."),
         )
@@ -135,12 +135,14 @@ def _clip_skips(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> tuple[dic
         return {}, ()
     if len(values) == 1:
         return {"ss_clip_skip": str(values.pop())}, ()
-    listed = ", ".join(f"{name} {value or 'none'}" for name, value in stated)
+    listed = ", ".join(f"{name} {value or tr('none')}" for name, value in stated)
     return {}, (
         Warned(
-            what=f"The adapters do not state the same clip skip ({listed}), so the blend states none.",
+            what=tr(
+                "The adapters do not state the same clip skip ({listed}), so the blend states none.", listed=listed
+            ),
             where="ss_clip_skip",
-            do="Set the clip skip by hand where you draw with it.",
+            do=tr("Set the clip skip by hand where you draw with it."),
         ),
     )
 
@@ -161,11 +163,11 @@ def _require_alike(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
             first, other = detect.label(adapters[0].family), detect.label(adapter.family)
             raise AdapterError(
                 tr(
-                    "{names} was made for {first} and {name} for {other}: they cannot be blended.",
-                    names=names[0],
-                    first=first,
-                    name=name,
-                    other=other,
+                    "{one} was made for {family} and {other} for {other_family}: they cannot be blended.",
+                    one=names[0],
+                    family=first,
+                    other=name,
+                    other_family=other,
                 ),
                 do=tr("Blend adapters of one kind of base model."),
             )
@@ -173,8 +175,8 @@ def _require_alike(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
 
 def _require_plain(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
     for name, adapter in zip(names, adapters, strict=True):
-        adapter.require_factors("blended")
-        adapter.require_no_words("blended")
+        adapter.require_factors(tr("blended"))
+        adapter.require_no_words(tr("blended"))
         if adapter.kind.needs_base:
             raise AdapterError(
                 tr("{name} is a DoRA, whose change depends on the base model and is no sum.", name=name),
@@ -230,9 +232,9 @@ def _require_one_shape(path: str, found: Sequence[Part]) -> None:
     if len(shapes := {factors.shape for factors, _ in found}) > 1:
         raise AdapterError(
             tr(
-                "The adapters have different shapes at {path}: {listed}.",
+                "The adapters have different shapes at {path}: {shapes}.",
                 path=path,
-                listed=" and ".join(map(str, sorted(shapes))),
+                shapes=both(map(str, sorted(shapes))),
             ),
             where=path,
             do=tr("They were made for different base models."),
@@ -243,6 +245,11 @@ def _require_count(recipe: recipes.Blend) -> None:
     method, used = blend_methods.named(recipe.method), sum(1 for one in recipe.ingredients if one.weight)
     if method.takes and used != method.takes:
         raise AdapterError(
-            f"{method.title} takes {method.takes} adapters; {used} of this blend have a weight other than 0.",
+            tr(
+                "{method} takes {takes} adapters; {used} of this blend have a weight other than 0.",
+                method=declared(method.title),
+                takes=method.takes,
+                used=used,
+            ),
             do=tr("Leave {takes} of them with a weight, or choose another method.", takes=method.takes),
         )

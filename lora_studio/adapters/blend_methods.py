@@ -137,11 +137,11 @@ def named(key: object) -> BlendMethod:
     """
     if isinstance(key, str) and key in METHODS:
         return METHODS[key]
-    choices = ", ".join(METHODS)
+    names = ", ".join(METHODS)
     raise SettingsError(
         tr("There is no blend method {key!r}.", key=key),
         where="method",
-        do=tr("Choose one of {choices}.", choices=choices),
+        do=tr("Choose one of {names}.", names=names),
     )
 
 

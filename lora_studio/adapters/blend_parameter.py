@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,14 @@ class BlendParameter:
     @property
     def range(self) -> str:
         """The numbers that it takes, in words."""
-        lower = f"above {self.low:,} and at most" if self.above_low else f"from {self.low:,} to"
-        return f"{'a whole number' if self.whole else 'a number'} {lower} {self.high:,}"
+        bounds = {"low": self.low, "high": self.high}
+        if self.above_low:
+            if self.whole:
+                return tr("a whole number above {low:,} and at most {high:,}", **bounds)
+            return tr("a number above {low:,} and at most {high:,}", **bounds)
+        if self.whole:
+            return tr("a whole number from {low:,} to {high:,}", **bounds)
+        return tr("a number from {low:,} to {high:,}", **bounds)
 
     def check(self, value: object) -> int | float:
         """``value`` as an int or a float.
@@ -47,6 +53,13 @@ class BlendParameter:
         inside = number <= self.high and (number > self.low if self.above_low else number >= self.low)
         if not inside or (self.whole and number != int(number)):
             raise SettingsError(
-                f"{self.label} must be {self.range}; it is {value!r}.", where=self.key, do=tr("Change the number.")
+                tr(
+                    "{label} must be {range}; it is {given}.",
+                    label=declared(self.label),
+                    range=self.range,
+                    given=repr(value),
+                ),
+                where=self.key,
+                do=tr("Change the number."),
             )
         return int(number) if self.whole else float(number)

@@ -48,7 +48,7 @@ PRESETS = {
 """The extension's own, for SD 1.5: the places from one to another get 1."""
 HIGHEST = 10.0
 """As of a blend's weights."""
-_DO = "Paste 12, 17, 20 or 26 numbers with commas between them, or one of " + ", ".join(PRESETS) + "."
+_DO = tr("Paste 12, 17, 20 or 26 numbers with commas between them, or one of {presets}.", presets=", ".join(PRESETS))
 _LAYER = re.compile(r"unet\.(down|up)_blocks\.(\d)\.(attentions|resnets|downsamplers|upsamplers)\.(\d)(?:\.|$)")
 
 
@@ -86,7 +86,7 @@ def factors(text: str, paths: Iterable[str]) -> dict[str, float]:
     values = [_number(word.strip(), text) for word in numbers.split(",")]
     if len(values) not in IDS:
         raise SettingsError(
-            tr("A list of block weights cannot have {values} numbers.", values=len(values)), where=name or text, do=_DO
+            tr("A list of block weights cannot have {count} numbers.", count=len(values)), where=name or text, do=_DO
         )
     listed = dict(zip(IDS[len(values)], values, strict=True))
     return {one: weight for one in present(paths) if (weight := listed.get(one, 0.0)) != 1}
@@ -98,10 +98,12 @@ def _number(word: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= HIGHEST:
-        more = " R, U and X stand for random numbers there." if word[:1] in ("R", "U", "X") else ""
-        raise SettingsError(
-            tr("{word!r} is no block weight from -10 to 10.{more}", word=word[:20], more=more), where=text[:80], do=_DO
-        )
+        what = tr("{word!r} is no block weight from -10 to 10.", word=word[:20])
+        if word[:1] in ("R", "U", "X"):
+            what = tr(
+                "{word!r} is no block weight from -10 to 10. R, U and X stand for random numbers there.", word=word[:20]
+            )
+        raise SettingsError(what, where=text[:80], do=_DO)
     return value
 
 
@@ -127,7 +129,12 @@ def written(paths: Iterable[str], factor: Callable[[str], float]) -> str:
         if len(found) > 1:
             low, high = min(found), max(found)
             raise SettingsError(
-                f"A list has one weight for {block}; here it is {low:g} to {high:g}.",
+                tr(
+                    "A list has one weight for {block}; here it is {low:g} to {high:g}.",
+                    block=block,
+                    low=low,
+                    high=high,
+                ),
                 where=block,
                 do=tr("Make them equal."),
             )

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from lora_studio.adapters import block_lists
+from lora_studio.language import tr
 
 _TEXT = "text_encoder"
 _MOST = 100
@@ -104,8 +105,8 @@ def suggestion(block: str, paths: Iterable[str]) -> str:
         words = path.removeprefix("unet.").split(".")
         names.update(".".join(words[:count]) for count in range(2, len(words) + 1))
     if near := get_close_matches(block, sorted(names), n=3, cutoff=0.6):
-        return f"Did you mean {', '.join(near)}?"
-    return f"There are {', '.join(large)}, and finer ones such as {_finer(paths)}."
+        return tr("Did you mean {names}?", names=", ".join(near))
+    return tr("There are {names}, and finer ones such as {example}.", names=", ".join(large), example=_finer(paths))
 
 
 def _finer(paths: Sequence[str]) -> str:

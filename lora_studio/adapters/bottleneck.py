@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lora_studio.adapters.kinds import BOTTLENECK
 from lora_studio.adapters.output_change import OutputChange, Pass
+from lora_studio.language import tr
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class Bottleneck(OutputChange):
             or down_bias.shape != up.shape[1:]
             or up_bias.shape != up.shape[:1]
         ):
-            raise ValueError(f"the layers' shapes are {tuple(down.shape)} and {tuple(up.shape)}")
+            raise ValueError(tr("the layers' shapes are {down} and {up}", down=tuple(down.shape), up=tuple(up.shape)))
         return cls(down, down_bias, up, up_bias)
 
     def apply(self, given: Pass) -> Tensor:

@@ -12,7 +12,7 @@ from lora_studio.adapters import metadata as meta
 from lora_studio.adapters import recipe, usage
 from lora_studio.adapters.recipe import Training
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import english, tr
 
 LICENCES = {
     "": "Not stated",
@@ -27,6 +27,14 @@ LICENCES = {
 """What the header says -> for people. The names are SPDX's where it has one."""
 MOST = {"title": 120, "author": 120, "license": 200, "tags": 300, "description": 4000}
 """Characters of an entry."""
+_NOUNS = {
+    "title": (tr("Title"), tr("title")),
+    "author": (tr("Author"), tr("author")),
+    "license": (tr("License"), tr("license")),
+    "tags": (tr("Tags"), tr("tags")),
+    "description": (tr("Description"), tr("description")),
+}
+"""Each entry's name by itself, and in a sentence."""
 
 
 class CardText(NamedTuple):
@@ -53,8 +61,14 @@ class CardText(NamedTuple):
         found = CardText(*(text.strip() for text in self))
         for name, text in found._asdict().items():
             if len(text) > MOST[name]:
-                what = f"The {name} has {len(text):,} characters; {MOST[name]:,} are the most."
-                raise SettingsError(what, where=name.capitalize(), do=tr("Shorten it."))
+                heading, noun = _NOUNS[name]
+                what = tr(
+                    "The {entry} has {characters:,} characters; {most:,} are the most.",
+                    entry=noun,
+                    characters=len(text),
+                    most=MOST[name],
+                )
+                raise SettingsError(what, where=heading, do=tr("Shorten it."))
         return found
 
     def entries(self) -> dict[str, str]:
@@ -99,7 +113,7 @@ def _use(name: str, metadata: Mapping[str, str], family: str) -> str:
     on = f"{_plain(family)}; trained on {_plain(base)}" if base and base != "starter" else _plain(family)
     lines = [f"- File: `{name}.safetensors`", f"- Base model: {on}"]
     lines += [f"- Trigger word: **{_plain(trigger)}**"] if trigger else []
-    lines += [f"- Strength: {strength.sentence}"] if strength else []
+    lines += [f"- Strength: {english(strength.sentence)}"] if strength else []
     return "## How to use it\n\n" + "\n".join(lines)
 
 

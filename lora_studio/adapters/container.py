@@ -108,9 +108,9 @@ def peek(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
         raise _unreadable(path, error) from None
     except (ValueError, AttributeError, TypeError, KeyError, IndexError):
         parse(head, size, path)  # which says what is wrong
-        raise _damaged(path, "its header is not a table of tensors") from None
+        raise _damaged(path, tr("its header is not a table of tensors")) from None
     if end != size - 8 - len(head) or not isinstance(metadata, dict):
-        raise _damaged(path, "it is shorter or longer than its header says")
+        raise _damaged(path, tr("it is shorter or longer than its header says"))
     return table, {key: value for key, value in metadata.items() if isinstance(value, str)}, size
 
 
@@ -134,7 +134,7 @@ def _end(entry: dict[str, Any]) -> int:
 
 def _unreadable(path: Path, error: OSError) -> AdapterError:
     return AdapterError(
-        tr("{name} cannot be read: {value}.", name=path.name, value=error.strerror or error),
+        tr("{name} cannot be read: {reason}.", name=path.name, reason=error.strerror or error),
         where=path,
         do=tr("Check that the file exists and that you have permission to read it."),
     )
@@ -152,7 +152,7 @@ def refuse_pickle_name(path: Path) -> None:
 
 def _pickle(path: Path) -> AdapterError:
     return AdapterError(
-        f"{path.name} is a pickle, which can run code when it is loaded; it was not opened.",
+        tr("{name} is a pickle, which can run code when it is loaded; it was not opened.", name=path.name),
         where=path,
         do=tr("Ask for a .safetensors file, or convert it with a tool that you trust."),
     )
@@ -172,7 +172,7 @@ def _head(file: BinaryIO, size: int, path: Path) -> bytes:
     ):
         raise _pickle(path)
     if len(first) < 8:
-        raise _damaged(path, f"it has {size} bytes, too few for a safetensors file")
+        raise _damaged(path, tr("it has {size} bytes, too few for a safetensors file", size=size))
     length = int.from_bytes(first, "little")
     if length > MAX_HEADER:
         raise AdapterError(
@@ -210,13 +210,15 @@ def parse(head: bytes, size: int, path: Path) -> Header:
     except (ValueError, RecursionError) as error:
         raise _damaged(
             path,
-            f"its header is not valid ({error})" if isinstance(error, _Repeated) else "its header is not valid JSON",
+            tr("its header is not valid ({reason})", reason=error.args[0])
+            if isinstance(error, _Repeated)
+            else tr("its header is not valid JSON"),
         ) from None
     if not isinstance(table, dict):
-        raise _damaged(path, "its header is not a table of tensors")
+        raise _damaged(path, tr("its header is not a table of tensors"))
     metadata = table.pop("__metadata__", None) or {}
     if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
-        raise _damaged(path, "its metadata is not a table of texts")
+        raise _damaged(path, tr("its metadata is not a table of texts"))
     if len(table) > MAX_TENSORS:
         raise _too_many(path)
     _require_text([*table, *metadata, *metadata.values()], path)
@@ -233,7 +235,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise _Repeated(f"{twice[:100]!r} appears twice in it")
+        raise _Repeated(tr("{key!r} appears twice in it", key=twice[:100]))
     return table
 
 
@@ -247,7 +249,7 @@ def _require_text(texts: list[str], path: Path) -> None:
         "".join(texts).encode()
     except UnicodeEncodeError:
         bad = next(text for text in texts if any("\ud800" <= letter <= "\udfff" for letter in text))
-        raise _damaged(path, f"{bad[:100]!r} in its header is not valid Unicode") from None
+        raise _damaged(path, tr("{text!r} in its header is not valid Unicode", text=bad[:100])) from None
 
 
 def _too_many(path: Path) -> AdapterError:
@@ -269,10 +271,12 @@ def _count(value: Any) -> bool:
 def _entry(name: str, value: Any, path: Path) -> TensorEntry:
     """One tensor's entry, its byte range checked against its dtype and shape."""
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
-        raise _damaged(path, f"the entry of {name[:100]!r} is malformed")
+        raise _damaged(path, tr("the entry of {key!r} is malformed", key=name[:100]))
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEMSIZE:
-        raise _damaged(path, f"{name[:100]!r} has the unknown number format {str(dtype)[:20]!r}")
+        raise _damaged(
+            path, tr("{key!r} has the unknown number format {format!r}", key=name[:100], format=str(dtype)[:20])
+        )
     if (
         not isinstance(shape, list)
         or not isinstance(offsets, list)
@@ -280,10 +284,18 @@ def _entry(name: str, value: Any, path: Path) -> TensorEntry:
         or len(shape) > 8
         or not all(map(_count, shape + offsets))
     ):
-        raise _damaged(path, f"the shape or place of {name[:100]!r} is malformed")
+        raise _damaged(path, tr("the shape or place of {key!r} is malformed", key=name[:100]))
     start, end = offsets
     if end - start != math.prod(shape) * ITEMSIZE[dtype]:
-        raise _damaged(path, f"{name[:100]!r} of shape {tuple(shape)} cannot fill {end - start:,} bytes")
+        raise _damaged(
+            path,
+            tr(
+                "{key!r} of shape {shape} cannot fill {bytes:,} bytes",
+                key=name[:100],
+                shape=tuple(shape),
+                bytes=end - start,
+            ),
+        )
     return TensorEntry(dtype, tuple(shape), start, end)
 
 
@@ -294,19 +306,21 @@ def _check_cover(entries: dict[str, TensorEntry], available: int, path: Path) ->
         if entry.start != end:
             raise _damaged(
                 path,
-                f"{name[:100]!r} {'overlaps the tensor before it' if entry.start < end else 'comes after a gap'}",
+                tr("{key!r} overlaps the tensor before it", key=name[:100])
+                if entry.start < end
+                else tr("{key!r} comes after a gap", key=name[:100]),
             )
         end = entry.end
     if end > available:
         raise AdapterError(
             tr(
-                "{name} is an incomplete download: {value:,} of {end:,} bytes are missing.",
+                "{name} is an incomplete download: {missing:,} of {total:,} bytes are missing.",
                 name=path.name,
-                value=end - available,
-                end=end,
+                missing=end - available,
+                total=end,
             ),
             where=path,
             do=tr("Download it again."),
         )
     if end < available:
-        raise _damaged(path, f"{available - end:,} bytes follow the last tensor")
+        raise _damaged(path, tr("{bytes:,} bytes follow the last tensor", bytes=available - end))

@@ -27,6 +27,11 @@ def label(family: str) -> str:
     return registry.title_of(family)
 
 
+def heading(family: str) -> str:
+    """The same by itself: without an article, and with a capital."""
+    return registry.heading_of(family)
+
+
 def dialect(names: Mapping[str, object] | list[str]) -> str:
     """``kohya``, ``diffusers``, ``peft``, or ``original`` (the original trainers' block names with their dots), by most
     of the keys; ``none`` where no key is an adapter's.

@@ -58,9 +58,9 @@ def _require_shape(factors: Factors | OutputChange, weight: Tensor) -> None:
     if layout.completed(factors.shape, tuple(weight.shape)) != tuple(weight.shape):
         raise AdapterError(
             tr(
-                "The adapter changes a weight of shape {shape}, and the base model's is {tuple}.",
+                "The adapter changes a weight of shape {shape}, and the base model's is {base_shape}.",
                 shape=factors.shape,
-                tuple=tuple(weight.shape),
+                base_shape=tuple(weight.shape),
             ),
             do=tr("Choose the base model it was made for."),
         )
@@ -96,7 +96,7 @@ def as_full(adapter: Adapter, weights: Weights) -> Adapter:
     Raises:
         AdapterError: a weight is missing or of another shape, or the adapter changes more than weights.
     """
-    adapter.require_weight_changes("made a full difference")
+    adapter.require_weight_changes(tr("made a full difference"))
     factors = {}
     for path, one in adapter.changes.items():
         delta = change(one, weight_of(weights, path) if depends(one) else None)
@@ -121,7 +121,7 @@ def as_lora(adapter: Adapter, weights: Weights, rank: int | Mapping[str, int]) -
     Raises:
         AdapterError: a weight is missing or of another shape, or the adapter changes more than weights.
     """
-    adapter.require_weight_changes("made a LoRA")
+    adapter.require_weight_changes(tr("made a LoRA"))
     factors, residuals = {}, {}
     lost = total = 0.0
     for path, one in adapter.changes.items():

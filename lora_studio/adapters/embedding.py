@@ -55,7 +55,11 @@ class Embedding:
         shapes = [tuple(tensor.shape) for tensor in self.vectors.values()]
         counts = {shape[0] for shape in shapes if len(shape) == 2}
         if not shapes or any(len(shape) != 2 for shape in shapes) or len(counts) != 1 or counts == {0}:
-            what = f"The vectors of the word {self.word!r} have the shapes {shapes}, which do not fit each other."
+            what = tr(
+                "The vectors of the word {word!r} have the shapes {shapes}, which do not fit each other.",
+                word=self.word,
+                shapes=str(shapes),
+            )
             raise AdapterError(what, do=tr("The file is damaged: get it again."))
 
     @property

@@ -23,7 +23,6 @@ from lora_studio.adapters.merge import Progress
 from lora_studio.errors import AdapterError, ModelError
 from lora_studio.families import registry
 from lora_studio.families.family import Family
-from lora_studio.language import tr
 
 
 class Ranks(NamedTuple):
@@ -95,15 +94,9 @@ def extract(base: Path, tuned: Path, ranks: Ranks, found: Extraction, text: bool
     family = family_of(base)
     if (other := family_of(tuned)) is not family:
         raise ModelError(
-            tr(
-                "{name} is {title} and {name_2} is {title_2}: they have no difference.",
-                name=base.name,
-                title=family.title,
-                name_2=tuned.name,
-                title_2=other.title,
-            ),
+            f"{base.name} is {family.title} and {tuned.name} is {other.title}: they have no difference.",
             where=tuned,
-            do=tr("Choose the model that it was trained from."),
+            do="Choose the model that it was trained from.",
         )
     found.family = family.name
     before, after = merge.weight_reader(base, family.name), merge.weight_reader(tuned, family.name)
@@ -114,13 +107,9 @@ def extract(base: Path, tuned: Path, ranks: Ranks, found: Extraction, text: bool
     found.others.update(_others(base, tuned, family, text))
     if not found.factors:
         raise AdapterError(
-            tr(
-                "{name} does not differ from {name_2} in any layer that an adapter can change.",
-                name=tuned.name,
-                name_2=base.name,
-            ),
+            f"{tuned.name} does not differ from {base.name} in any layer that an adapter can change.",
             where=tuned,
-            do=tr("Choose the model that was trained, and the one that it was trained from."),
+            do="Choose the model that was trained, and the one that it was trained from.",
         )
 
 
@@ -138,14 +127,9 @@ def _add(
         return
     if before.shape != after.shape:
         raise ModelError(
-            tr(
-                "{path} is {tuple} in one model and {tuple_2} in the other.",
-                path=path,
-                tuple=tuple(before.shape),
-                tuple_2=tuple(after.shape),
-            ),
+            f"{path} is {tuple(before.shape)} in one model and {tuple(after.shape)} in the other.",
             where=path,
-            do=tr("Choose two models of one architecture."),
+            do="Choose two models of one architecture.",
         )
     difference = _difference(path, before, after)
     if difference is None:
@@ -175,11 +159,9 @@ def _difference(name: str, before: Tensor, after: Tensor) -> Tensor | None:
     """
     if not (before.is_floating_point() and after.is_floating_point()):
         raise ModelError(
-            tr(
-                "{name} holds whole numbers in one of the models: it is quantized in a way that is not read.", name=name
-            ),
+            f"{name} holds whole numbers in one of the models: it is quantized in a way that is not read.",
             where=name,
-            do=tr("Choose the model in fp32, fp16, bf16 or float8."),
+            do="Choose the model in fp32, fp16, bf16 or float8.",
         )
     coarser = max(before.dtype, after.dtype, key=lambda dtype: torch.finfo(dtype).eps)
     if torch.equal(before.to(coarser), after.to(coarser)):
@@ -187,9 +169,9 @@ def _difference(name: str, before: Tensor, after: Tensor) -> Tensor | None:
     difference = after.float() - before.float()
     if not bool(difference.isfinite().all()):
         raise ModelError(
-            tr("{name} contains NaN or infinity in one of the models.", name=name),
+            f"{name} contains NaN or infinity in one of the models.",
             where=name,
-            do=tr("Its training diverged, or the file is damaged: choose another one."),
+            do="Its training diverged, or the file is damaged: choose another one.",
         )
     return difference
 
@@ -224,13 +206,9 @@ def family_of(model: Path) -> Family:
         if shapes and detect.family(shapes) == family.name:
             return family
     raise ModelError(
-        tr(
-            "{name} is none of the models that the studio knows: {listed}.",
-            name=model.name,
-            listed=", ".join(registry.titles()),
-        ),
+        f"{model.name} is none of the models that the studio knows: {', '.join(map(str, registry.titles()))}.",
         where=model,
-        do=tr("Choose a diffusers folder or a .safetensors checkpoint of one of these."),
+        do="Choose a diffusers folder or a .safetensors checkpoint of one of these.",
     )
 
 

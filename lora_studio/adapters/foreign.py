@@ -9,7 +9,7 @@ from lora_studio.adapters import detect
 from lora_studio.errors import AdapterError
 from lora_studio.families import registry
 from lora_studio.families.layout import Shape
-from lora_studio.language import tr
+from lora_studio.language import either, tr
 
 _HEADERS = {
     "flux": "Flux",
@@ -17,7 +17,7 @@ _HEADERS = {
     "stable-diffusion-v3": "Stable Diffusion 3",
     "stable-diffusion-3": "Stable Diffusion 3",
     "sd3": "Stable Diffusion 3",
-    "stable-diffusion-xl-v1-refiner": "the SDXL refiner",
+    "stable-diffusion-xl-v1-refiner": tr("the SDXL refiner"),
     "stable-cascade": "Stable Cascade",
     "anima": "Anima",
     "lumina": "Lumina",
@@ -46,21 +46,21 @@ _MARKS = {
 }
 """A part of a key -> the same, rarer marks first."""
 _METHODS = {
-    "oft_blocks": "an OFT",
-    "oft_diag": "an OFT",
-    "oft_R.weight": "an OFT",
-    "boft_R": "a BOFT",
-    "boft_s": "a BOFT",
-    "a1.weight": "a GLoRA",
-    "b1.weight": "a GLoRA",
-    "on_input": "an (IA)³",
-    "ia3_l": "an (IA)³",
-    "vera_lambda_b": "a VeRA",
-    "vera_lambda_d": "a VeRA",
-    "diff": "an adapter with full differences of other layers than linear ones and convolutions",
-    "diff_b": "an adapter with changes of other layers' biases",
-    "w_norm": "an adapter with changes of normalization layers",
-    "set_weight": "an adapter with whole weights",
+    "oft_blocks": tr("an OFT"),
+    "oft_diag": tr("an OFT"),
+    "oft_R.weight": tr("an OFT"),
+    "boft_R": tr("a BOFT"),
+    "boft_s": tr("a BOFT"),
+    "a1.weight": tr("a GLoRA"),
+    "b1.weight": tr("a GLoRA"),
+    "on_input": tr("an (IA)³"),
+    "ia3_l": tr("an (IA)³"),
+    "vera_lambda_b": tr("a VeRA"),
+    "vera_lambda_d": tr("a VeRA"),
+    "diff": tr("an adapter with full differences of other layers than linear ones and convolutions"),
+    "diff_b": tr("an adapter with changes of other layers' biases"),
+    "w_norm": tr("an adapter with changes of normalization layers"),
+    "set_weight": tr("an adapter with whole weights"),
 }
 """How a key ends -> what the file is."""
 _EMBEDDINGS = {"emb_params", "clip_l", "clip_g"}
@@ -95,7 +95,11 @@ def contradiction(metadata: Mapping[str, str], family: str) -> str:
         title = detect.label(name)
     if not title:
         return ""
-    return f"its header says that it was made for {title}, but its shapes are those of {detect.label(family)}."
+    return tr(
+        "its header says that it was made for {title}, but its shapes are those of {family}.",
+        title=title,
+        family=detect.label(family),
+    )
 
 
 def require_not_apart(made_for: str, family: str, where: Path | str) -> None:
@@ -104,12 +108,16 @@ def require_not_apart(made_for: str, family: str, where: Path | str) -> None:
     """
     if registry.apart(made_for, family):
         raise AdapterError(
-            f"The adapter was made for {detect.label(made_for)}; the base model is {detect.label(family)}. Their "
-            "layers have the same shapes, but different weights.",
+            tr(
+                "The adapter was made for {made_for}; the base model is {family}. Their layers have the same shapes, "
+                "but different weights.",
+                made_for=detect.label(made_for),
+                family=detect.label(family),
+            ),
             where=where,
             do=tr(
-                "Train the style again on {label}, or use the base model that it was made for.",
-                label=detect.label(family),
+                "Train the style again on {family}, or use the base model that it was made for.",
+                family=detect.label(family),
             ),
         )
 
@@ -133,19 +141,18 @@ def refusal(
         unknown: those that belong to no layer of any family, or to no method that the studio reads.
     """
     if title := architecture(unknown, metadata):
-        *first, last = registry.titles()
         return AdapterError(
             tr("{name} is an adapter for {title}, which the studio does not use.", name=path.name, title=title),
             where=path,
-            do=tr("Choose one that was made for {listed} or {last}.", listed=", ".join(first), last=last),
+            do=tr("Choose one that was made for {families}.", families=either(registry.titles())),
         )
     if title := method({name: shapes[name] for name in unknown}):
         return AdapterError(
             tr(
-                "{name} is {title}, which the studio does not read. It would leave out {number}.",
+                "{name} is {title}, which the studio does not read. It would leave out {tensors}.",
                 name=path.name,
                 title=title,
-                number=_count(unknown, shapes),
+                tensors=_count(unknown, shapes),
             ),
             where=path,
             do=tr(
@@ -154,25 +161,38 @@ def refusal(
         )
     if len(unknown) == len(shapes):
         return AdapterError(
-            f"None of the {len(shapes)} tensors in {path.name} is an adapter's. {_guess(shapes)}".strip(),
+            _no_adapter(path.name, shapes),
             where=path,
             do=tr("Choose a LoRA, LoCon, DoRA, LoHa or LoKr file."),
         )
     return AdapterError(
-        tr("The studio can apply {name} only without {number}.", name=path.name, number=_count(unknown, shapes)),
+        tr("The studio can apply {name} only without {tensors}.", name=path.name, tensors=_count(unknown, shapes)),
         where=path,
         do=tr("Without them the images would differ, so the file is refused. Convert it to LoRA where it was made."),
     )
 
 
 def _count(unknown: Collection[str], shapes: Mapping[str, Shape]) -> str:
-    return f"{len(unknown)} of {len(shapes)} tensors, such as {next(iter(unknown))[:120]}"
+    return tr(
+        "{count} of {total} tensors, such as {example}",
+        count=len(unknown),
+        total=len(shapes),
+        example=next(iter(unknown))[:120],
+    )
+
+
+def _no_adapter(name: str, shapes: Collection[str]) -> str:
+    if guess := _guess(shapes):
+        return tr(
+            "None of the {total} tensors in {name} is an adapter's. {guess}", total=len(shapes), name=name, guess=guess
+        )
+    return tr("None of the {total} tensors in {name} is an adapter's.", total=len(shapes), name=name)
 
 
 def _guess(names: Collection[str]) -> str:
     whole = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.")
     if any(name.startswith(whole) for name in names):
-        return "It is a whole base model."
+        return tr("It is a whole base model.")
     if any(name.startswith(("conv_in.", "down_blocks.")) for name in names):
-        return "It is a part of a base model."
-    return "It is a textual-inversion embedding." if set(names) & _EMBEDDINGS else ""
+        return tr("It is a part of a base model.")
+    return tr("It is a textual-inversion embedding.") if set(names) & _EMBEDDINGS else ""

@@ -20,7 +20,7 @@ from lora_studio.adapters.head import head, with_hashes
 from lora_studio.adapters.tensors import body, laid_out, load, require_finite
 from lora_studio.errors import AdapterError
 from lora_studio.families import registry
-from lora_studio.language import tr
+from lora_studio.language import both, tr
 
 Dialect = Literal["kohya", "diffusers", "peft"]
 
@@ -65,9 +65,9 @@ def _of_words(adapter: Adapter, path: Path) -> Adapter:
         widths = sorted({width for one in adapter.embeddings.values() for width in one.widths.values()})
         raise AdapterError(
             tr(
-                "{name} holds vectors of {listed} numbers, which no text encoder of the studio's base models reads.",
+                "{name} holds vectors of {widths} numbers, which no text encoder of the studio's base models reads.",
                 name=path.name,
-                listed=" and ".join(map(str, widths)),
+                widths=both(map(str, widths)),
             ),
             where=path,
             do=tr("Choose an embedding for Stable Diffusion 1.5, 2 or XL."),
@@ -110,7 +110,7 @@ def _read_folder(folder: Path) -> Adapter:
     )
     if not parts:
         raise AdapterError(
-            tr("{name} holds no {model}.", name=folder.name, model=peft.MODEL),
+            tr("{name} holds no {file}.", name=folder.name, file=peft.MODEL),
             where=folder,
             do=tr("Choose a .safetensors file or a folder that peft wrote."),
         )
@@ -183,8 +183,9 @@ def write(
             do=tr("Export it as plain LoRA, or ask for the raw DoRA."),
         )
     if dialect != "kohya":
-        adapter.require_factors(f"written for {dialect}")
-        adapter.require_no_words(f"written for {dialect}")
+        purpose = tr("written for {program}", program=dialect)
+        adapter.require_factors(purpose)
+        adapter.require_no_words(purpose)
     adapter = adapter if dtype is None else adapter.to(dtype)
     texts = _texts(adapter, metadata or {}, path.stem, privacy)
     if dialect == "peft":

@@ -51,6 +51,6 @@ def relabel(source: Path, texts: Mapping[str, str], target: Path | None = None) 
     data = source.read_bytes()[found.data_start :]
     told = found.metadata.get("sshs_model_hash")
     if told and told != meta.hashes(b"", data)["sshs_model_hash"]:
-        what = f"{source.name} is damaged: its tensors are not those that were saved."
+        what = tr("{name} is damaged: its tensors are not those that were saved.", name=source.name)
         raise AdapterError(what, where=source, do=tr("Export or download it again."))
     files.write(target or source, with_hashes(found.entries, new, data) + data)

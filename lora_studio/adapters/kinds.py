@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Literal, NamedTuple
 
+from lora_studio.language import tr
+
 
 class Kind(NamedTuple):
     """One kind."""
@@ -17,6 +19,8 @@ class Kind(NamedTuple):
     """As listings and ``--json`` have it."""
     title: str
     """For people."""
+    a_title: str
+    """The same with its article."""
     roles: frozenset[str] = frozenset()
     """Tensors of a module (see ``keys``) of which no other kind has any."""
     needs_base: bool = False
@@ -41,28 +45,24 @@ class Kind(NamedTuple):
         """
         return self.needs_base or not self.on_outputs
 
-    @property
-    def a_title(self) -> str:
-        """Its title with its article."""
-        return f"{'an' if self.title[0] in 'AEIO(' else 'a'} {self.title}"
 
-
-LORA = Kind("lora", "LoRA")
-LOCON = Kind("locon", "LoRA with convolutions", frozenset({"mid"}))
-DORA = Kind("dora", "DoRA", frozenset({"magnitude", "dora_scale"}), True, readers=("comfyui", "forge"))
+LORA = Kind("lora", "LoRA", tr("a LoRA"))
+LOCON = Kind("locon", "LoRA with convolutions", tr("a LoRA with convolutions"), frozenset({"mid"}))
+DORA = Kind("dora", "DoRA", tr("a DoRA"), frozenset({"magnitude", "dora_scale"}), True, readers=("comfyui", "forge"))
 WEB_UIS = ("comfyui", "forge", "a1111")
 """The programs with pages of their own, which read kohya's format."""
-LOHA = Kind("loha", "LoHa", frozenset({"hada_w1_a"}), readers=WEB_UIS, algorithm="loha")
-LOKR = Kind("lokr", "LoKr", frozenset({"lokr_w1", "lokr_w1_a"}), readers=WEB_UIS, algorithm="lokr")
-EMBEDDING = Kind("embedding", "Embedding")
+LOHA = Kind("loha", "LoHa", tr("a LoHa"), frozenset({"hada_w1_a"}), readers=WEB_UIS, algorithm="loha")
+LOKR = Kind("lokr", "LoKr", tr("a LoKr"), frozenset({"lokr_w1", "lokr_w1_a"}), readers=WEB_UIS, algorithm="lokr")
+EMBEDDING = Kind("embedding", "Embedding", tr("an Embedding"))
 """Learned words alone."""
-FULL = Kind("full", "full difference", frozenset({"diff"}), readers=WEB_UIS, algorithm="full")
-OFT = Kind("oft", "OFT", frozenset({"oft_blocks"}), True, True, ("comfyui", "a1111"), "diag-oft")
-IA3 = Kind("ia3", "(IA)³", frozenset({"weight", "on_input"}), True, True, ("a1111",), "ia3")
-PREFIX = Kind("prefix", "prefix", frozenset({"prefix_keys", "prefix_values"}), on_outputs=True)
+FULL = Kind("full", "full difference", tr("a full difference"), frozenset({"diff"}), readers=WEB_UIS, algorithm="full")
+OFT = Kind("oft", "OFT", tr("an OFT"), frozenset({"oft_blocks"}), True, True, ("comfyui", "a1111"), "diag-oft")
+IA3 = Kind("ia3", "(IA)³", tr("an (IA)³"), frozenset({"weight", "on_input"}), True, True, ("a1111",), "ia3")
+PREFIX = Kind("prefix", "prefix", tr("a prefix"), frozenset({"prefix_keys", "prefix_values"}), on_outputs=True)
 BOTTLENECK = Kind(
     "adapter-layers",
     "set of adapter layers",
+    tr("a set of adapter layers"),
     frozenset({"bottleneck_down", "bottleneck_down_bias", "bottleneck_up", "bottleneck_up_bias"}),
     on_outputs=True,
 )

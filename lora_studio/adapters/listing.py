@@ -122,7 +122,7 @@ def _of_words(
     widths = {word: {part: shape[-1] for part, shape in parts.items() if shape} for word, parts in words.items()}
     family = detect.family_of_words(embedding.shapes(widths), texts)
     if family == registry.UNKNOWN:
-        what = f"The vectors in {path.name} fit no text encoder of the studio's base models."
+        what = tr("The vectors in {name} fit no text encoder of the studio's base models.", name=path.name)
         raise AdapterError(what, where=path, do=tr("Choose an embedding for Stable Diffusion 1.5, 2 or XL."))
     return Summary(
         family=family,

@@ -25,7 +25,7 @@ from lora_studio.adapters.tensors import read_tensor, stream
 from lora_studio.errors import AdapterError, MachineError, ModelError
 from lora_studio.families import layout, registry
 from lora_studio.families.family import part_title
-from lora_studio.language import tr
+from lora_studio.language import both, tr
 
 KEY = "lora_studio.merged"
 """The header's entry that names what was folded in, as JSON [[name, weight], …]."""
@@ -121,8 +121,8 @@ def merge(base: Path | str, out: Path | str, adapters: Sequence[tuple[Adapter, f
     for file, header in headers.items():
         scales.require_plain(header, file)
     for adapter, _ in adapters:
-        adapter.require_weight_changes("merged into a base model")
-        adapter.require_no_words("merged into a base model")
+        adapter.require_weight_changes(tr("merged into a base model"))
+        adapter.require_no_words(tr("merged into a base model"))
         foreign.require_not_apart(adapter.family, _family(base), base)
     plans = _plans(parts, headers, adapters)
     _require_room(base, out)
@@ -146,9 +146,8 @@ def unmerge(merged: Path | str, out: Path | str, adapters: Sequence[tuple[Adapte
         if adapter.kind.needs_base:
             raise AdapterError(
                 tr(
-                    "{upper}{a_title} cannot be taken out again: its change depended on the weights before it.",
-                    upper=adapter.kind.a_title[0].upper(),
-                    a_title=adapter.kind.a_title[1:],
+                    "This is {a_title}, which cannot be taken out again: its change depended on the weights before it.",
+                    a_title=adapter.kind.a_title,
                 ),
                 do=tr("Keep the unmerged base model."),
             )
@@ -225,18 +224,23 @@ def _misfit(missing: list[str], adapter: Adapter, held: set[str]) -> AdapterErro
     }
     lacking = dict.fromkeys(path.partition(".")[0] for path in missing)
     if known and not present & set(lacking):
-        parts = " and ".join(map(part_title, lacking))
+        parts = both(map(part_title, lacking))
         return AdapterError(
             tr(
-                "This base model lacks {parts}, which {missing} of the adapter's {number} modules change.",
+                "This base model lacks {parts}, which {missing} of the adapter's {modules} modules change.",
                 parts=parts,
                 missing=len(missing),
-                number=count,
+                modules=count,
             ),
             do=tr("Choose a file or folder of {made_for} that holds {parts} as well.", made_for=made_for, parts=parts),
         )
     return AdapterError(
-        f"Only {count - len(missing)} of {count} modules have a place in this base model; {missing[0]} has none.",
+        tr(
+            "Only {fitting} of {modules} modules have a place in this base model; {missing} has none.",
+            fitting=count - len(missing),
+            modules=count,
+            missing=missing[0],
+        ),
         do=tr("The adapter was made for {made_for}: choose a base model of that kind.", made_for=made_for),
     )
 
@@ -252,9 +256,9 @@ def _require_shape(path: str, change: Change, shape: tuple[int, ...], place: Pla
     if flat != held:
         raise AdapterError(
             tr(
-                "The adapter was made for {label} and does not fit this base model: {path} is {held} "
+                "The adapter was made for {family} and does not fit this base model: {path} is {held} "
                 "there, not {flat}.",
-                label=detect.label(adapter.family),
+                family=detect.label(adapter.family),
                 path=path,
                 held=held,
                 flat=flat,
@@ -274,9 +278,9 @@ def _require_room(base: Path, out: Path) -> None:
     if (free := shutil.disk_usage(folder).free) < needed:
         raise MachineError(
             tr(
-                "The disk has {value:.1f} GB free and the merged model takes {value_2:.1f} GB.",
-                value=free / 1000000000.0,
-                value_2=needed / 1000000000.0,
+                "The disk has {free:.1f} GB free and the merged model takes {needed:.1f} GB.",
+                free=free / 1e9,
+                needed=needed / 1e9,
             ),
             where=folder,
             do=tr("Make room, or choose another disk."),

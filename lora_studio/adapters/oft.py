@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lora_studio.adapters.kinds import OFT
 from lora_studio.adapters.output_change import OutputChange, Pass
+from lora_studio.language import tr
 
 UNBOUNDED = 1e6
 """The alpha that is written."""
@@ -45,8 +46,12 @@ class OftChange(OutputChange):
     def read(cls, tensors: Mapping[str, Tensor]) -> OftChange:
         blocks = tensors["oft_blocks"]
         if blocks.dim() != 3 or blocks.shape[1] != blocks.shape[2]:
-            name = "a BOFT's, which the studio does not read" if blocks.dim() == 4 else "no square blocks"
-            raise ValueError(f"its blocks have the shape {tuple(blocks.shape)}, {name}")
+            shape = tuple(blocks.shape)
+            if blocks.dim() == 4:
+                raise ValueError(
+                    tr("its blocks have the shape {shape}, a BOFT's, which the studio does not read", shape=shape)
+                )
+            raise ValueError(tr("its blocks have the shape {shape}, no square blocks", shape=shape))
         bound = float(tensors["alpha"].reshape(())) * blocks.shape[0] * blocks.shape[1] if "alpha" in tensors else 0.0
         size = float((blocks.float() - blocks.float().mT).norm())
         return cls((blocks.float() * (bound / size)).to(blocks.dtype) if 0 < bound < size else blocks)

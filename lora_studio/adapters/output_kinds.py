@@ -12,7 +12,7 @@ from lora_studio.adapters.oft import OftChange
 from lora_studio.adapters.output_change import OutputChange
 from lora_studio.adapters.prefix import Prefix
 from lora_studio.errors import AdapterError
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 
 CLASSES: list[type[OutputChange]] = [Bottleneck, Ia3Change, OftChange, Prefix]
 """A row each. Another one may be added while the studio runs."""
@@ -37,14 +37,14 @@ def parted(modules: Modules) -> tuple[dict[str, Mapping[str, Tensor]], dict[str,
 
 
 def _read(owner: type[OutputChange], module: Mapping[str, Tensor], path: str) -> OutputChange:
-    title, do = owner.kind.title, "The file is damaged or incomplete: get it again."
+    title, do = declared(owner.kind.title), tr("The file is damaged or incomplete: get it again.")
     if more := module.keys() - owner.kind.roles - {"alpha"}:
         raise AdapterError(
             tr(
-                "{path} has {a_title} and {sorted} as well.",
+                "{path} has {a_title} and {other} as well.",
                 path=path,
                 a_title=owner.kind.a_title,
-                sorted=sorted(more)[0],
+                other=sorted(more)[0],
             ),
             where=path,
             do=do,
@@ -53,7 +53,7 @@ def _read(owner: type[OutputChange], module: Mapping[str, Tensor], path: str) ->
         return owner.read(module)
     except KeyError as missing:
         raise AdapterError(
-            tr("The {title} of {path} lacks its part {args!r}.", title=title, path=path, args=missing.args[0]),
+            tr("The {title} of {path} lacks its part {part!r}.", title=title, path=path, part=missing.args[0]),
             where=path,
             do=do,
         ) from None

@@ -27,10 +27,18 @@ def require_usable(factors: Mapping[str, Factors], where: object) -> None:
         parts = one.parts.tensors if one.parts else {"up": one.up, "down": one.down}
         for name, tensor in {**parts, "magnitude": one.magnitude}.items():
             if tensor is not None and name != "alpha" and not (largest := _largest(tensor)) <= LARGEST:
-                raise _refusal(f"the {name} factor of {path} holds {largest:.3g}", where)
+                held = tr("the {factor} factor of {path} holds {largest:.3g}", factor=name, path=path, largest=largest)
+                raise _refusal(held, where)
         if not _bound(one) <= LARGEST and not (largest := _largest(one.delta(torch.float64))) <= LARGEST:
-            cause = f" with its alpha of {one.alpha:.3g}" if abs(one.scale) > LARGEST else ""
-            raise _refusal(f"the change of {path}{cause} reaches {largest:.3g}", where)
+            reached = tr("the change of {path} reaches {largest:.3g}", path=path, largest=largest)
+            if abs(one.scale) > LARGEST:
+                reached = tr(
+                    "the change of {path} with its alpha of {alpha:.3g} reaches {largest:.3g}",
+                    path=path,
+                    alpha=one.alpha,
+                    largest=largest,
+                )
+            raise _refusal(reached, where)
 
 
 def require_merged(name: str, weight: Tensor, dtype: torch.dtype) -> None:
@@ -45,11 +53,11 @@ def require_merged(name: str, weight: Tensor, dtype: torch.dtype) -> None:
         kind = "fp16" if limit == LARGEST else str(dtype).removeprefix("torch.")
         raise AdapterError(
             tr(
-                "The merged model overflows: {name} reaches {largest:.3g}, and {kind} holds at most "
+                "The merged model overflows: {name} reaches {largest:.3g}, and {precision} holds at most "
                 "{limit:,.0f}. Images would be black.",
                 name=name,
                 largest=largest,
-                kind=kind,
+                precision=kind,
                 limit=limit,
             ),
             where=name,
@@ -60,9 +68,9 @@ def require_merged(name: str, weight: Tensor, dtype: torch.dtype) -> None:
 def _refusal(what: str, where: object) -> AdapterError:
     return AdapterError(
         tr(
-            "The adapter overflows: {what}, and fp16 holds at most {largest:,.0f}. Images would be black.",
+            "The adapter overflows: {what}, and fp16 holds at most {limit:,.0f}. Images would be black.",
             what=what,
-            largest=LARGEST,
+            limit=LARGEST,
         ),
         where=where,
         do=tr("Use an earlier save of it: its training diverged, or it was damaged when it was converted."),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lora_studio.adapters.kinds import PREFIX
 from lora_studio.adapters.output_change import OutputChange, Pass
+from lora_studio.language import tr
 
 KEYS, VALUES = "prefix_keys", "prefix_values"
 
@@ -39,7 +40,7 @@ class Prefix(OutputChange):
 
     def __post_init__(self) -> None:
         if self.rows.dim() != 2:
-            raise ValueError(f"its rows have the shape {tuple(self.rows.shape)}")
+            raise ValueError(tr("its rows have the shape {shape}", shape=tuple(self.rows.shape)))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,7 +53,7 @@ class Prefix(OutputChange):
     def read(cls, tensors: Mapping[str, Tensor]) -> Prefix:
         held = {role: tensor for role, tensor in tensors.items() if role in (KEYS, VALUES)}
         if len(held) != 1:
-            raise ValueError("a layer has keys or values, not both")
+            raise ValueError(tr("a layer has keys or values, not both"))
         [(role, rows)] = held.items()
         return cls(rows, role)
 

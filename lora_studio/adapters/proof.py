@@ -21,7 +21,7 @@ from lora_studio.adapters.adapter import Adapter
 from lora_studio.adapters.kinds import Form, Kind
 from lora_studio.adapters.targets import READERS
 from lora_studio.errors import AdapterError
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 
 TARGETS = tuple(READERS)
 LABELS = {"comfyui": "ComfyUI", "forge": "Forge", "a1111": "A1111", "diffusers": "diffusers", "peft": "peft"}
@@ -72,12 +72,12 @@ class Proof(NamedTuple):
             if not row.passed:
                 error = AdapterError(
                     tr(
-                        "{labels} would not read the export as it is here: {note}",
-                        labels=LABELS[row.target],
+                        "{program} would not read the export as it is here: {note}",
+                        program=LABELS[row.target],
                         note=row.note,
                     ),
                     where=row.where,
-                    do="Choose another format for it; the table says which targets pass.",
+                    do=tr("Choose another format for it; the table says which targets pass."),
                     details={"proof": self.data()},
                 )
                 for line in self.lines():
@@ -103,8 +103,8 @@ def prove(
     """
     if unknown := set(targets) - set(TARGETS):
         raise AdapterError(
-            tr("There is no export target named {sorted!r}.", sorted=sorted(unknown)[0]),
-            do=tr("There are: {listed}.", listed=", ".join(TARGETS)),
+            tr("There is no export target named {target!r}.", target=sorted(unknown)[0]),
+            do=tr("There are: {names}.", names=", ".join(TARGETS)),
         )
     if adapter.kind.needs_base and weights is None:
         raise AdapterError(
@@ -119,7 +119,7 @@ def _row(target: str, path: Path, adapter: Adapter, weights: dora.Weights | None
     try:
         read = READERS[target](path, adapter.family)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        return Row(target, count, 0, 0, math.inf, "", 0.0, False, f"It cannot open the file: {error}")
+        return Row(target, count, 0, 0, math.inf, "", 0.0, False, tr("It cannot open the file: {error}", error=error))
     matched, worst, where = 0, 0.0, ""
     for module, change in adapter.changes.items():
         W = dora.weight_of(weights, module) if weights is not None and dora.depends(change) else None
@@ -155,14 +155,26 @@ def _relative(theirs: Tensor | None, true: Tensor) -> float:
 
 def _judged(row: Row, kind: Kind) -> Row:
     if not row.matched and kind.readers and row.target not in kind.readers:
-        return row._replace(note=f"It does not read {kind.a_title}.")
+        return row._replace(note=tr("It does not read {a_title}.", a_title=kind.a_title))
     if row.matched < row.modules:
-        return row._replace(note=f"It finds {row.matched} of {row.modules} modules.")
+        return row._replace(
+            note=tr("It finds {matched} of {modules} modules.", matched=row.matched, modules=row.modules)
+        )
     if row.ignored:
-        return row._replace(note=f"It would leave out {row.ignored} tensors.")
+        return row._replace(
+            note=ntr(row.ignored, "It would leave out {count} tensor.", "It would leave out {count} tensors.")
+        )
     if row.worst > row.tolerance:
-        return row._replace(note=f"Its change differs by {row.worst:.2g} of its size (allowed {row.tolerance:.2g}).")
-    return row._replace(passed=True, note=f"All {row.modules} modules arrive; largest difference {row.worst:.1e}.")
+        differs = tr(
+            "Its change differs by {difference:.2g} of its size (allowed {tolerance:.2g}).",
+            difference=row.worst,
+            tolerance=row.tolerance,
+        )
+        return row._replace(note=differs)
+    arrived = tr(
+        "All {modules} modules arrive; largest difference {difference:.1e}.", modules=row.modules, difference=row.worst
+    )
+    return row._replace(passed=True, note=arrived)
 
 
 class Export(NamedTuple):
@@ -226,7 +238,7 @@ def export(
 
 
 def _require_exportable(adapter: Adapter, path: Path, weights: dora.Weights | None) -> None:
-    adapter.require_weight_changes("exported for other programs")
+    adapter.require_weight_changes(tr("exported for other programs"))
     if adapter.kind.needs_base and weights is None:
         raise AdapterError(
             tr("The change of {a_title} depends on the base model, which is not given.", a_title=adapter.kind.a_title),
@@ -246,7 +258,7 @@ def _in_form(adapter: Adapter, dialect: str, form: Form, weights: dora.Weights |
     """The adapter as it is written in that form."""
     if dialect != "kohya" and form != "lora":
         raise AdapterError(
-            tr("A file for {dialect} holds a plain LoRA.", dialect=dialect), do=tr("Choose kohya, or the form lora.")
+            tr("A file for {program} holds a plain LoRA.", program=dialect), do=tr("Choose kohya, or the form lora.")
         )
     if form == "full":
         full = dora.as_full(adapter, weights or {})

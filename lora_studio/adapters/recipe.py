@@ -158,7 +158,7 @@ def blend(**values: Any) -> Blend:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise SettingsError(
-            tr("{field}: {msg} (it is {input!r}).", field=field, msg=first["msg"], input=first["input"]),
+            tr("{field}: {problem} (it is {given}).", field=field, problem=first["msg"], given=repr(first["input"])),
             where=field,
             do=tr("Weights go from -10 to 10."),
         ) from None

@@ -52,7 +52,7 @@ def to_rank(adapter: Adapter, rank: int | Mapping[str, int]) -> Resized:
     """
     ranks = dict.fromkeys(adapter.factors, rank) if isinstance(rank, int) else rank
     smallest = min(ranks.values(), default=1)
-    _require(smallest >= 1, f"Rank {smallest} leaves nothing.", "Choose a rank of 1 or more.")
+    _require(smallest >= 1, tr("Rank {rank} leaves nothing.", rank=smallest), tr("Choose a rank of 1 or more."))
     adapter = adapter.in_factors()
     larger = {path: one for path, one in adapter.factors.items() if one.rank > ranks[path]}
     return _reduced(adapter, larger, lambda path, S: ranks[path], keep=max(ranks.values(), default=1))
@@ -117,7 +117,9 @@ def to_energy(adapter: Adapter, energy: float) -> Resized:
         AdapterError: the share is not within (0, 1], or the adapter is a DoRA.
     """
     _require(
-        0 < energy <= 1, f"A share of {energy} cannot be kept.", "Choose a share above 0 and up to 1, such as 0.99."
+        0 < energy <= 1,
+        tr("A share of {share} cannot be kept.", share=energy),
+        tr("Choose a share above 0 and up to 1, such as 0.99."),
     )
     return _reduced(adapter.in_factors(), adapter.factors, lambda path, S: rank_for(S, energy))
 
@@ -142,8 +144,8 @@ def to_size(adapter: Adapter, megabytes: float, dtype: torch.dtype | None = None
     smallest = fixed + sum(unit.values())
     _require(
         megabytes * MB >= smallest,
-        f"The adapter cannot be made smaller than {smallest / MB:.2f} MB.",
-        "Choose a larger size, or save it as fp16.",
+        tr("The adapter cannot be made smaller than {size:.2f} MB.", size=smallest / MB),
+        tr("Choose a larger size, or save it as fp16."),
     )
     ranks = _spent(_spectra(adapter.factors), unit, megabytes * MB - smallest)
     return _reduced(adapter, adapter.factors, lambda path, S: ranks[path])
@@ -161,7 +163,7 @@ def _require(condition: bool, what: str, do: str) -> None:
 
 
 def _require_plain(adapter: Adapter) -> None:
-    adapter.require_factors("resized")
+    adapter.require_factors(tr("resized"))
     if adapter.kind.needs_base:
         raise AdapterError(
             tr("A DoRA's factors cannot be resized alone, since its change also depends on the base model."),

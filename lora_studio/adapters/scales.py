@@ -29,13 +29,13 @@ _FORMATS = ("float8_e4m3fn", "float8_e5m2")
 _FLOAT8 = ("F8_E4M3", "F8_E5M2")
 _OTHERS = {
     r"\.weight_scale_2$": "NVFP4",
-    r"\.weight_scale_inv$": "block-wise float8",
-    r"\.weight\.(?:absmax|quant_map|quant_state\..+)$": "bitsandbytes' four bits",
-    r"\.(?:weight\.)?SCB$": "bitsandbytes' eight bits",
-    r"\.(?:qweight|qzeros)$": "GPTQ or AWQ",
+    r"\.weight_scale_inv$": tr("block-wise float8"),
+    r"\.weight\.(?:absmax|quant_map|quant_state\..+)$": tr("bitsandbytes' four bits"),
+    r"\.(?:weight\.)?SCB$": tr("bitsandbytes' eight bits"),
+    r"\.(?:qweight|qzeros)$": tr("GPTQ or AWQ"),
 }
 """What ends a key -> the layout that it belongs to, which is not read."""
-_DO = "Choose a copy of the model in fp16, bf16 or plain fp8."
+_DO = tr("Choose a copy of the model in fp16, bf16 or plain fp8.")
 
 
 def scales_of(header: Header, path: Path) -> dict[str, str]:
@@ -49,7 +49,7 @@ def scales_of(header: Header, path: Path) -> dict[str, str]:
             raise _unknown(path, title, found)
     for name in _formats(header, path):
         if name not in _FORMATS:
-            raise _unknown(path, name, "its quantization metadata")
+            raise _unknown(path, name, tr("its quantization metadata"))
     return dict(_pairs(header, path))
 
 
@@ -84,9 +84,12 @@ def _pairs(header: Header, path: Path) -> Iterator[tuple[str, str]]:
             )
         rows = shapes[weight][:1]
         if header.entries[weight].dtype not in _FLOAT8:
-            raise _unknown(path, f"{header.entries[weight].dtype} with scales", weight)
+            raise _unknown(path, tr("{precision} with scales", precision=header.entries[weight].dtype), weight)
         if any(side != 1 for side in shape) and (shape[:1] != rows or any(side != 1 for side in shape[1:])):
-            raise _unknown(path, f"float8 with scales of shape {shape} for weights of {shapes[weight]}", key)
+            layout = tr(
+                "float8 with scales of shape {shape} for weights of {weight}", shape=shape, weight=shapes[weight]
+            )
+            raise _unknown(path, layout, key)
         yield weight, key
 
 
@@ -101,7 +104,7 @@ def _formats(header: Header, path: Path) -> Iterator[str]:
                     file.seek(header.data_start + entry.start)
                     yield str(json.loads(file.read(min(entry.end - entry.start, 4096)))["format"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise _unknown(path, "a layout that its quantization metadata does not name", "it") from None
+        raise _unknown(path, tr("a layout that its quantization metadata does not name"), tr("it")) from None
 
 
 def _unknown(path: Path, title: str, where: str) -> ModelError:
@@ -119,9 +122,9 @@ def require_plain(header: Header, path: Path) -> None:
     if scaled := scales_of(header, path):
         raise ModelError(
             tr(
-                "{name} holds scaled float8 weights ({scaled}), to which nothing can be added.",
+                "{name} holds scaled float8 weights ({number}), to which nothing can be added.",
                 name=path.name,
-                scaled=len(scaled),
+                number=len(scaled),
             ),
             where=path,
             do=_DO,

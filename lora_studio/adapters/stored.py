@@ -47,7 +47,7 @@ def factors(module: Module, path: str, alpha: float | None = None, kernel: tuple
         return Factors.of(parts, scale * parts.factors[0][0], _magnitude(module))
     except KeyError as missing:
         raise AdapterError(
-            tr("{path} lacks its part {args!r}.", path=path, args=missing.args[0]),
+            tr("{path} lacks its part {part!r}.", path=path, part=missing.args[0]),
             where=path,
             do=tr("The file is incomplete: get it again."),
         ) from None
@@ -172,7 +172,7 @@ def _full(module: Module) -> Multiplied:
     """ΔW itself (LyCORIS' "full" and ComfyUI's ``diff``), as a product with the identity: exact, and of full rank."""
     if more := module.keys() - {"diff", "diff_b", "alpha"}:
         raise AdapterError(
-            tr("It holds a full difference and {sorted} as well.", sorted=sorted(more)[0]), do=tr("Get the file again.")
+            tr("It holds a full difference and {other} as well.", other=sorted(more)[0]), do=tr("Get the file again.")
         )
     whole = module["diff"]
     flat = whole.flatten(1)

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lora_studio.families import registry
+from lora_studio.language import tr
 
 
 class Reader:
@@ -206,7 +207,13 @@ class _ForgeUi(_WebUi):
         super().__init__(path, family)
         found, expected = self.metadata.get("modelspec.architecture", ""), _ARCHITECTURES.get(family, "")
         if expected and not found.startswith(expected):
-            raise ValueError(f"its header says {found or 'nothing'} where Forge expects {expected}")
+            raise ValueError(
+                tr(
+                    "its header says {found} where Forge expects {expected}",
+                    found=found or tr("nothing"),
+                    expected=expected,
+                )
+            )
 
 
 _ARCHITECTURES = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2", "sdxl": "stable-diffusion-xl-v1-base"}
@@ -233,7 +240,9 @@ class _Diffusers(Reader):
         """Raises ValueError where diffusers' converter would not recognize a text encoder's keys."""
         attention, outputs, inner = (any(part in key for key in keys) for part in ("self_attn", "out_proj", "_mlp_"))
         if keys and not outputs and (attention or not inner):
-            raise ValueError("diffusers' converter recognizes a text encoder by its out_proj layers, which are missing")
+            raise ValueError(
+                tr("diffusers' converter recognizes a text encoder by its out_proj layers, which are missing")
+            )
 
     def scale(self, module: str, rank: int) -> float:
         """By the LoraConfig in the header; for kohya's files alpha / rank if the converter keeps a module's alpha."""
@@ -295,7 +304,7 @@ class _Peft(Reader):
 
 def _needed(W: Tensor | None, module: str) -> Tensor:
     if W is None:
-        raise ValueError(f"the change of {module} depends on the base model's weight")
+        raise ValueError(tr("the change of {module} depends on the base model's weight", module=module))
     return W.float()
 
 

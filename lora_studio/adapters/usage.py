@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pydantic import FiniteFloat, TypeAdapter
 
 from lora_studio.adapters import metadata as meta
+from lora_studio.language import english, tr
 
 HINT, WEIGHT, STRENGTH = "modelspec.usage_hint", "modelspec.lora_default_weight", "lora_studio.strength"
 
@@ -28,15 +29,20 @@ class Strength(NamedTuple):
     @property
     def sentence(self) -> str:
         """For people."""
-        start = f"Start at a strength of {self.recommended:g}"
         if self.low is None or self.high is None or self.low == self.high:
-            return f"{start}."
-        return f"{start}; style and subjects hold from {self.low:g} to {self.high:g}."
+            return tr("Start at a strength of {strength:g}.", strength=self.recommended)
+        return tr(
+            "Start at a strength of {strength:g}; style and subjects hold from {low:g} to {high:g}.",
+            strength=self.recommended,
+            low=self.low,
+            high=self.high,
+        )
 
 
 def hint(trigger: str, strength: Strength | None = None) -> str:
-    """What ``modelspec.usage_hint`` says; empty without a trigger word and a strength."""
-    return " ".join([f"Put {trigger} into the prompt."] * bool(trigger) + ([strength.sentence] if strength else []))
+    """What ``modelspec.usage_hint`` says, in English; empty without a trigger word and a strength."""
+    start = [english(strength.sentence)] if strength else []
+    return " ".join([f"Put {trigger} into the prompt."] * bool(trigger) + start)
 
 
 def texts(strength: Strength, metadata: Mapping[str, str]) -> dict[str, str]:

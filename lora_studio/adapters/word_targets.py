@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lora_studio.adapters.embedding import Embedding
+from lora_studio.language import both, tr
 
 Tensors = Mapping[str, Tensor]
 _KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
@@ -39,14 +40,14 @@ def _a1111(tensors: Tensors, encoders: list[str]) -> Heard:
             bundles.setdefault(name, {})[vector.split(".")[0]] = tensor
     if bundles:
         return Heard({name: _of_one(held, encoders) for name, held in bundles.items()}, "")
-    return Heard({"": _of_one(tensors, encoders)}, "It is called by the file's name, from the folder embeddings.")
+    return Heard({"": _of_one(tensors, encoders)}, tr("It is called by the file's name, from the folder embeddings."))
 
 
 def _of_one(held: Tensors, encoders: list[str]) -> dict[str, Tensor]:
     if "clip_g" in held and "clip_l" in held:
         return {component: held[key] for component, key in _KEYS.items()}
     if len(held) != 1:
-        raise ValueError("it expects one tensor, or clip_l and clip_g")
+        raise ValueError(tr("it expects one tensor, or clip_l and clip_g"))
     return {encoders[0]: next(iter(held.values()))}
 
 
@@ -59,8 +60,14 @@ def _comfyui(tensors: Tensors, encoders: list[str]) -> Heard:
         chosen = chosen or _ending(tensors, f".{key}") or list(tensors.values())[:1]
         found[component] = torch.cat(chosen)
     bundled = any(key.startswith("bundle_emb.") for key in tensors)
-    also = "Put the file into models/embeddings as well: its LoRA node does not read words. " if bundled else ""
-    return Heard({"": found}, f"{also}Write embedding: and the file's name into the prompt.")
+    if bundled:
+        how = tr(
+            "Put the file into models/embeddings as well: its LoRA node does not read words. Write embedding: and the "
+            "file's name into the prompt."
+        )
+    else:
+        how = tr("Write embedding: and the file's name into the prompt.")
+    return Heard({"": found}, how)
 
 
 def _ending(tensors: Tensors, end: str) -> list[Tensor]:
@@ -72,10 +79,12 @@ def _diffusers(tensors: Tensors, encoders: list[str]) -> Heard:
     with tensors that are no LoRA's.
     """
     if any(key.startswith("bundle_emb.") for key in tensors):
-        raise ValueError("diffusers refuses a LoRA's file with bundled words: leave them out, and export them alone")
+        raise ValueError(
+            tr("diffusers refuses a LoRA's file with bundled words: leave them out, and export them alone")
+        )
     if len(encoders) == 1 and len(tensors) == 1:
-        return Heard({"": {encoders[0]: next(iter(tensors.values()))}}, "Pass the word as token=.")
-    return Heard({"": {part: tensors[_KEYS[part]] for part in encoders}}, "Load clip_l and clip_g one by one.")
+        return Heard({"": {encoders[0]: next(iter(tensors.values()))}}, tr("Pass the word as token=."))
+    return Heard({"": {part: tensors[_KEYS[part]] for part in encoders}}, tr("Load clip_l and clip_g one by one."))
 
 
 READERS: dict[str, Callable[[Tensors, list[str]], Heard]] = {
@@ -95,17 +104,20 @@ def heard(path: Path, target: str, embeddings: Mapping[str, Embedding]) -> tuple
     with safe_open(str(path), framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in sorted(file.keys())}
     if target not in READERS:
-        return "It reads no learned words.", ""
+        return tr("It reads no learned words."), ""
     try:
         found = READERS[target](tensors, sorted(next(iter(embeddings.values())).vectors))
     except (KeyError, ValueError, RuntimeError) as error:
-        return f"Its words do not arrive: {error}.", ""
+        return tr("Its words do not arrive: {error}.", error=error), ""
     for word, one in embeddings.items():
         theirs = found.vectors.get(word) or found.vectors.get("", {})
         for component, vectors in one.vectors.items():
             if not _same(theirs.get(component), vectors):
-                return f"The word {word!r} would be read otherwise.", ""
-    return "", f"The word {' and '.join(embeddings)} arrives. {found.how}".strip()
+                return tr("The word {word!r} would be read otherwise.", word=word), ""
+    words = both(embeddings)
+    if not found.how:
+        return "", tr("The word {words} arrives.", words=words)
+    return "", tr("The word {words} arrives. {how}", words=words, how=found.how)
 
 
 def bundled(path: Path) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lora_studio.diffusion.process import Process, per_sample
 from lora_studio.diffusion.samplers import DECLARED
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 
 if TYPE_CHECKING:
     import torch
@@ -138,7 +138,10 @@ class Epsilon(GaussianDiffusion):
 
     def scheduler(self, sampler: str, steps: int, device: torch.device | str) -> Any:
         if self.zero_snr and DECLARED[sampler].from_the_end:
-            what = f"{DECLARED[sampler].title} begins in pure noise, where a model that predicts noise tells nothing."
+            what = tr(
+                "{sampler} begins in pure noise, where a model that predicts noise tells nothing.",
+                sampler=declared(DECLARED[sampler].title),
+            )
             raise SettingsError(what, where="sampler", do=tr("Choose another sampler, or set zero_snr to off."))
         return super().scheduler(sampler, steps, device)
 

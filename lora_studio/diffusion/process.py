@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_studio.diffusion.samplers import DECLARED, SAMPLERS
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,8 @@ class Process(ABC):
     @property
     def describe(self) -> str:
         """What the model predicts, for people, and whether its noise ends without any signal."""
-        return f"{self.title}, zero terminal SNR" if self.zero_snr else self.title
+        title = declared(self.title)
+        return tr("{process}, zero terminal SNR", process=title) if self.zero_snr else title
 
     @property
     def guidance_rescale(self) -> float:
@@ -149,7 +150,8 @@ class Process(ABC):
         import diffusers
 
         if steps > (most := DECLARED[sampler].most_steps):
-            what = f"{DECLARED[sampler].title} takes at most {most} steps."
+            title = declared(DECLARED[sampler].title)
+            what = tr("{sampler} takes at most {most} steps.", sampler=title, most=most)
             raise SettingsError(what, where="steps", do=tr("{steps} are usual.", steps=DECLARED[sampler].steps))
         name = self.samplers[sampler]
         made = getattr(diffusers, name).from_config(self.configuration(name), **self.options(sampler))

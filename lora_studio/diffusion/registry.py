@@ -29,7 +29,7 @@ def named(name: str) -> type[Process]:
     raise SettingsError(
         tr("The studio cannot train a model that predicts {name!r}.", name=name),
         where="prediction",
-        do=tr("It can train models that predict one of: {listed}.", listed=", ".join(NAMES)),
+        do=tr("It can train models that predict one of: {names}.", names=", ".join(NAMES)),
     )
 
 
@@ -45,8 +45,12 @@ def refusal(prediction: str, sampler: str) -> str:
     able = next((process.samplers for process in PROCESSES if process.name == prediction), {sampler: ""})
     if sampler in able:
         return ""
-    what = f"sampler is {sampler}, which cannot remove the noise of prediction {prediction}"
-    return f"{what}: set it to one of {', '.join(able)}"
+    return tr(
+        "sampler is {sampler}, which cannot remove the noise of prediction {prediction}: set it to one of {able}",
+        sampler=sampler,
+        prediction=prediction,
+        able=", ".join(able),
+    )
 
 
 def process_of(schedule: Mapping[str, Any], prediction: str = "auto") -> Process:

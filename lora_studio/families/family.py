@@ -24,12 +24,21 @@ CONFIGS = Path(__file__).parent / "configs"
 
 _CARRIERS = ("style", "content", "layout")
 """What the blocks of a family may mostly carry."""
-_PART_TITLES = {"unet": "the UNet", "vae": "the VAE", "text_encoder_2": "the second text encoder"}
+_PART_TITLES = {
+    "unet": tr("the UNet"),
+    "transformer": tr("the transformer"),
+    "vae": tr("the VAE"),
+    "text_encoder": tr("the text encoder"),
+    "text_encoder_2": tr("the second text encoder"),
+    "tokenizer": tr("the tokenizer"),
+    "tokenizer_2": tr("the second tokenizer"),
+    "scheduler": tr("the scheduler"),
+}
 
 
 def part_title(part: str) -> str:
     """The name of a part's folder in messages."""
-    return _PART_TITLES.get(part, f"the {part.replace('_', ' ')}")
+    return _PART_TITLES[part] if part in _PART_TITLES else tr("the {part}", part=part.replace("_", " "))
 
 
 def weighed(hidden: Tensor, weights: Tensor) -> Tensor:
@@ -55,6 +64,8 @@ class Family(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     """As people name it."""
+    heading: ClassVar[str] = ""
+    """The title by itself, without an article and with a capital; empty where it is that already."""
 
     # Parts
 
@@ -145,7 +156,11 @@ class Family(ABC):
             word, space, rest = line.partition(" ")
             if word in _CARRIERS and word not in self.blocks:
                 raise SettingsError(
-                    tr("Which blocks carry the {word} in {title} has not been published.", word=word, title=self.title),
+                    tr(
+                        "Which blocks carry the {carried} in {family} has not been published.",
+                        carried=word,
+                        family=self.title,
+                    ),
                     where="blocks",
                     do=tr(
                         "Name blocks yourself, such as up_blocks.1. What an adapter changes in the Library shows some."
@@ -211,7 +226,11 @@ class Family(ABC):
             SettingsError: this family has no such value.
         """
         if wanted > 1 and wanted not in self.clip_skips:
-            what = f"{self.title} has no clip skip {wanted}: its text encoders are always read at the same layer."
+            what = tr(
+                "{family} has no clip skip {wanted}: its text encoders are always read at the same layer.",
+                family=self.title,
+                wanted=wanted,
+            )
             raise SettingsError(what, where="clip_skip", do=tr("Set clip_skip to 0."))
         return wanted or (declared if declared in self.clip_skips else 1)
 

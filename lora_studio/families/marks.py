@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from lora_studio.diffusion import registry as processes
 from lora_studio.diffusion.flow import RectifiedFlow
 from lora_studio.diffusion.gaussian import Velocity
+from lora_studio.language import tr
 
 V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
 """Empty tensors that SDXL's v-predicting descendants carry, the second where their schedule ends in pure noise (Lin et
@@ -24,16 +25,20 @@ def claims(keys: Collection[str], metadata: Mapping[str, str]) -> Iterator[tuple
         keys: the names of the file's tensors.
     """
     if metadata.get("modelspec.noise_process", "").lower() == RectifiedFlow.name:
-        yield RectifiedFlow.name, "the file's modelspec.noise_process"
+        yield RectifiedFlow.name, _said_by("modelspec.noise_process")
     name = metadata.get("modelspec.prediction_type", "").lower()
     if processes.known(name):
-        yield processes.named(name).name, "the file's modelspec.prediction_type"
+        yield processes.named(name).name, _said_by("modelspec.prediction_type")
     if V_MARK in keys:
-        yield Velocity.name, f"the file's mark {V_MARK}"
+        yield Velocity.name, tr("the file's mark {mark}", mark=V_MARK)
     # ComfyUI writes "epsilon" into every model that it took for one, so only v is worth something
     if metadata.get("modelspec.predict_key", "").lower() == Velocity.name:
-        yield Velocity.name, "the file's modelspec.predict_key"
+        yield Velocity.name, _said_by("modelspec.predict_key")
     if metadata.get("ss_v_parameterization", "").lower() == "true":
-        yield Velocity.name, "the file's ss_v_parameterization"
+        yield Velocity.name, _said_by("ss_v_parameterization")
     if metadata.get("modelspec.architecture", "").endswith("-v"):
-        yield Velocity.name, "the file's modelspec.architecture"
+        yield Velocity.name, _said_by("modelspec.architecture")
+
+
+def _said_by(entry: str) -> str:
+    return tr("the file's {entry}", entry=entry)

@@ -12,7 +12,7 @@ from lora_studio.families.family import Family
 from lora_studio.families.layout import Shape
 from lora_studio.families.sdxl import StableDiffusionXL
 from lora_studio.families.stable_diffusion import FirstStarter, StableDiffusion1, StableDiffusion2, Starter
-from lora_studio.language import tr
+from lora_studio.language import both, either, tr
 
 FAMILIES: tuple[Family, ...] = (
     StableDiffusion1(),
@@ -30,15 +30,15 @@ _FOREIGN_KEYS = {
     "single_transformer_blocks.": "Flux",
     "double_layers.": "AuraFlow",
     "down_blocks.0.motion_modules.": "AnimateDiff",
-    "control_model.": "a ControlNet",
-    "conditioner.embedders.0.model.": "the SDXL refiner",
+    "control_model.": tr("a ControlNet"),
+    "conditioner.embedders.0.model.": tr("the SDXL refiner"),
 }
 """A part of a key -> what the file is. Longer or rarer marks first."""
 _FOREIGN_CLASSES = {
     "StableDiffusion3": "Stable Diffusion 3",
     "Flux": "Flux",
-    "Pix2Pix": "an image-editing model",
-    "Upscale": "an upscaler",
+    "Pix2Pix": tr("an image-editing model"),
+    "Upscale": tr("an upscaler"),
     "StableCascade": "Stable Cascade",
     "PixArt": "PixArt",
     "AuraFlow": "AuraFlow",
@@ -46,9 +46,9 @@ _FOREIGN_CLASSES = {
     "Qwen": "Qwen Image",
 }
 _CHANNELS = {
-    8: "an image-editing model (InstructPix2Pix)",
-    7: "an upscaler",
-    5: "a depth model",
+    8: tr("an image-editing model (InstructPix2Pix)"),
+    7: tr("an upscaler"),
+    5: tr("a depth model"),
 }
 _CONV_IN = "input_blocks.0.0.weight"
 
@@ -61,7 +61,13 @@ def named(name: str) -> Family | None:
 def title_of(name: str) -> str:
     """What people call the family of that name."""
     family = named(name)
-    return family.title if family else "an unknown model"
+    return family.title if family else tr("an unknown model")
+
+
+def heading_of(name: str) -> str:
+    """The same by itself: without an article, and with a capital."""
+    family = named(name)
+    return family.heading or family.title if family else tr("An unknown model")
 
 
 def titles() -> list[str]:
@@ -142,21 +148,22 @@ def of_folder(index: Mapping[str, Any], denoisers: Mapping[str, Mapping[str, Any
         if mark in kind:
             raise _foreign(title, where)
     if not denoisers:
-        wanted = " or ".join(denoiser_folders())
+        wanted = either(denoiser_folders())
         raise ModelError(
             tr("{name} has no {wanted} folder.", name=where.name, wanted=wanted),
             where=where,
             do=tr(
-                "Choose the folder that holds {wanted} and model_index.json, or a .safetensors file. {takes}",
+                "Choose the folder that holds {wanted} and model_index.json, or a .safetensors file. The studio trains "
+                "{families}.",
                 wanted=wanted,
-                takes=_takes(),
+                families=both(titles()),
             ),
         )
     if title := _CHANNELS.get(denoisers.get("unet", {}).get("in_channels", 4)):
         raise _foreign(title, where)
     if family := owner(denoisers):
         return family
-    raise _foreign(kind or "a model of another shape", where)
+    raise _foreign(kind or tr("a model of another shape"), where)
 
 
 def of_denoiser(shapes: Mapping[str, Shape], where: Path, beside: Iterable[str] = ()) -> Family:
@@ -174,7 +181,7 @@ def of_denoiser(shapes: Mapping[str, Shape], where: Path, beside: Iterable[str] 
     for family in FAMILIES:
         if family.owns_denoiser(shapes):
             return family
-    raise unknown(beside, where, "a UNet of no family that the studio knows")
+    raise unknown(beside, where, tr("a UNet of no family that the studio knows"))
 
 
 def unknown(keys: Iterable[str], where: Path, holds: str, do: str = "") -> ModelError:
@@ -194,16 +201,15 @@ def unknown(keys: Iterable[str], where: Path, holds: str, do: str = "") -> Model
         if any(mark in key for key in keys):
             return _foreign(title, where)
     if any(mark in key for mark in ("emb_params", "string_to_param") for key in keys):
-        holds = "a textual inversion, not a base model"
+        holds = tr("a textual inversion, not a base model")
     return ModelError(tr("{name} holds {holds}.", name=where.name, holds=holds), where=where, do=do or _takes())
 
 
 def _takes() -> str:
-    *first, last = titles()
-    return f"The studio trains {', '.join(first)} and {last}."
+    return tr("The studio trains {families}.", families=both(titles()))
 
 
 def _foreign(title: str, where: Path) -> ModelError:
     return ModelError(
-        tr("{name} is {title}, which the studio cannot train.", name=where.name, title=title), where=where, do=_takes()
+        tr("{name} is {kind}, which the studio cannot train.", name=where.name, kind=title), where=where, do=_takes()
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lora_studio.families import layout
 from lora_studio.families.latent_diffusion import LatentDiffusion
 from lora_studio.families.layout import Shape
+from lora_studio.language import tr
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -101,7 +102,7 @@ def _is_first(denoiser: Mapping[str, Any]) -> bool:
 class Starter(StableDiffusion1):
     """Any narrow model of SD 1.x's layout; the built-in one first of all."""
 
-    name, title = "starter", "the built-in starter"
+    name, title, heading = "starter", tr("the built-in starter"), tr("Built-in starter")
     version, architecture, resolution = "lora_studio_starter_2", "lora-studio-starter-2", 128
 
     def owns_folder(self, denoiser: Mapping[str, Any]) -> bool:
@@ -125,7 +126,8 @@ class FirstStarter(Starter):
     headers, its folder by a configuration without a name.
     """
 
-    name, title, successor = "starter1", "the studio's first starter", "starter"
+    name, title, successor = "starter1", tr("the studio's first starter"), "starter"
+    heading = tr("Studio's first starter")
     version, architecture = "lora_studio_starter", "lora-studio-starter"
 
     def owns_folder(self, denoiser: Mapping[str, Any]) -> bool:

@@ -23,7 +23,9 @@ def require_given(vae: str, text_encoders: Sequence[str]) -> None:
     for where, text in [("vae", vae), *(("text_encoders", each) for each in text_encoders)]:
         path = os.path.expanduser(text)
         if text and not os.path.isfile(path):
-            what = f"{text} is a folder, not a file." if os.path.isdir(path) else f"There is no file at {text}."
+            what = tr("There is no file at {path}.", path=text)
+            if os.path.isdir(path):
+                what = tr("{path} is a folder, not a file.", path=text)
             raise ModelError(what, where=where, do=tr("Give the path of a .safetensors file."))
 
 
@@ -59,9 +61,8 @@ def _cached(name: str) -> Path:
             tr("{name} is neither a file or folder here nor a model that was downloaded.", name=name),
             where="base",
             do=tr(
-                "Fetch it with: python3 app.py download {name}. Or give the path of a diffusers folder "
-                "or of a .safetensors file.",
-                name=name,
+                "Fetch it with: {command}. Or give the path of a diffusers folder or of a .safetensors file.",
+                command=f"python3 app.py download {name}",
             ),
         ) from None
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from lora_studio.language import tr
 from lora_studio.methods.lora import copied
 from lora_studio.methods.method import AdapterOptions, Layer, LayerInput, LayerShape, Method
 
@@ -31,12 +32,14 @@ class AdapterLayers(Method):
     low_precision = True
     """What they add is nothing at the start, in any format."""
     ignores = ("alpha", "rslora", "init", "lora_plus")
-    own_start = "Adapter layers begin from nothing or from adapter layers of their rank, since others change weights."
+    own_start = tr(
+        "Adapter layers begin from nothing or from adapter layers of their rank, since others change weights."
+    )
     own_kind = "adapter-layers"
     keeps_rank = True
 
     def refusal(self, options: AdapterOptions, quantize: str) -> str:
-        return "adapter layers have no dropout: set dropout to 0" if options.dropout else ""
+        return tr("adapter layers have no dropout: set dropout to 0") if options.dropout else ""
 
     def takes(self, path: str) -> bool:
         """Only where attention and feed-forward end."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lora_studio.language import tr
 from lora_studio.methods.lora import Lora, copied
 from lora_studio.methods.method import NAME, AdapterOptions, Layer, LayerInput, LayerShape
 
@@ -30,7 +31,7 @@ class Dora(Lora):
     def refusal(self, options: AdapterOptions, quantize: str) -> str:
         if quantize != "int8":
             return ""
-        return (
+        return tr(
             "A DoRA needs the base model's weights at every step, which int8 layers do not give on every device: "
             "set quantize to nf4 or none"
         )

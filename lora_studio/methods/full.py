@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lora_studio.language import tr
 from lora_studio.methods.lora import copied
 from lora_studio.methods.method import AdapterOptions, Layer, LayerInput, LayerShape, Method
 
@@ -28,8 +29,10 @@ class Full(Method):
 
     def refusal(self, options: AdapterOptions, quantize: str) -> str:
         if quantize != "none":
-            return "full fine-tuning trains the base model's weights, which must not be packed: set quantize to none"
-        return "full fine-tuning has no dropout: set dropout to 0" if options.dropout else ""
+            return tr(
+                "full fine-tuning trains the base model's weights, which must not be packed: set quantize to none"
+            )
+        return tr("full fine-tuning has no dropout: set dropout to 0") if options.dropout else ""
 
     def inject(self, model: nn.Module, names: Sequence[str], options: AdapterOptions) -> None:
         from lora_studio.methods.full_layer import FullLayer

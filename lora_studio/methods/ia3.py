@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lora_studio.language import tr
 from lora_studio.methods.lora import copied
 from lora_studio.methods.method import AdapterOptions, Layer, LayerInput, LayerShape, Method
 
@@ -29,7 +30,9 @@ class Ia3(Method):
     relative_rate = 25.0
     """LyCORIS' ``Algo-List.md`` asks for 5e-3 to 1e-2, Liu et al. (section 3.3) for 3e-3; LoRAs have 2e-4 here."""
     ignores = ("rank", "alpha", "rslora", "init")
-    own_start = "An (IA)³ begins from nothing or from another (IA)³, since other changes are no factors of its values."
+    own_start = tr(
+        "An (IA)³ begins from nothing or from another (IA)³, since other changes are no factors of its values."
+    )
     own_kind = "ia3"
 
     def takes(self, path: str) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lora_studio.language import tr
 from lora_studio.methods.lora import copied
 from lora_studio.methods.method import AdapterOptions, Layer, LayerInput, LayerShape, Method
 
@@ -29,14 +30,14 @@ class Loha(Method):
     low_precision = True
     usual = {"rank": 8, "alpha": 4.0}
     """Of a LoRA of rank 16; LyCORIS' ``Algo-List.md``: alpha from 1 to half the rank, rank at most 32."""
-    own_start = "A LoHa begins from nothing or from a LoHa of its rank, since other changes are no such products."
+    own_start = tr("A LoHa begins from nothing or from a LoHa of its rank, since other changes are no such products.")
     own_kind = "loha"
     keeps_rank = True
 
     def refusal(self, options: AdapterOptions, quantize: str) -> str:
         if options.init in ("gaussian", "kaiming"):
             return ""
-        return "A LoHa starts from gaussian or kaiming: set init to one of them"
+        return tr("A LoHa starts from gaussian or kaiming: set init to one of them")
 
     def inject(self, model: nn.Module, names: Sequence[str], options: AdapterOptions) -> None:
         from lora_studio.methods.loha_layer import LohaLayer

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lora_studio.language import tr
 from lora_studio.methods.loha import parts_of
 from lora_studio.methods.lora import copied
 from lora_studio.methods.method import AdapterOptions, Layer, LayerInput, LayerShape, Method
@@ -35,7 +36,7 @@ class Lokr(Method):
     usual = {"rank": 1024, "lokr_factor": 8}
     """About as large as a LoRA of rank 8 (LyCORIS' ``Guidelines.md``: 12 MB and 9.5 MB for SD 1.5)."""
     ignores = ("init",)
-    own_start = "A LoKr begins from nothing or from a LoKr of its sizes, since other changes are no such products."
+    own_start = tr("A LoKr begins from nothing or from a LoKr of its sizes, since other changes are no such products.")
     own_kind = "lokr"
 
     def inject(self, model: nn.Module, names: Sequence[str], options: AdapterOptions) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
+from lora_studio.language import tr
 from lora_studio.methods.lora import Lora, factors_of
 from lora_studio.methods.method import AdapterOptions, Directions, Layer
 from lora_studio.methods.pissa import Pissa
@@ -25,7 +26,7 @@ class LoraGa(Pissa):
 
     name, title = "lora-ga", "LoRA-GA"
     help = "LoRA-GA starts along the loss's gradients in a few batches"
-    own_start = "LoRA-GA begins from the gradients of the base model, not from an adapter."
+    own_start = tr("LoRA-GA begins from the gradients of the base model, not from an adapter.")
 
     def start(
         self, layers: Mapping[str, Layer], options: AdapterOptions, source: torch.Generator

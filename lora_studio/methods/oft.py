@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lora_studio.language import tr
 from lora_studio.methods.lora import copied
 from lora_studio.methods.method import AdapterOptions, Layer, LayerInput, LayerShape, Method
 
@@ -27,7 +28,7 @@ class Oft(Method):
     help = "OFT rotates what layers answer without changing its size, which spares what the base model knows"
     low_precision = True
     ignores = ("rank", "alpha", "rslora", "init")
-    own_start = "An OFT begins from nothing or from an OFT of its block size, since other changes are no rotations."
+    own_start = tr("An OFT begins from nothing or from an OFT of its block size, since other changes are no rotations.")
     own_kind = "oft"
 
     def inject(self, model: nn.Module, names: Sequence[str], options: AdapterOptions) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lora_studio.language import declared, tr
 from lora_studio.methods.lora import Lora, factors_of
 from lora_studio.methods.method import NAME, AdapterOptions, Layer, LayerInput, LayerShape
 
@@ -26,12 +27,15 @@ class Pissa(Lora):
     cappable = False
     low_precision = False
     """Its start is as large as the weights themselves: rounded, it would change the base model."""
-    own_start = "PiSSA begins from the base model's own main directions, not from an adapter."
+    own_start = tr("PiSSA begins from the base model's own main directions, not from an adapter.")
 
     def refusal(self, options: AdapterOptions, quantize: str) -> str:
         if options.init != "eva":
             return ""
-        return f"{self.title} has a start of its own, and no room for EVA's: set init to gaussian, or method to lora"
+        return tr(
+            "{method} has a start of its own, and no room for EVA's: set init to gaussian, or method to lora",
+            method=declared(self.title),
+        )
 
     def start(
         self, layers: Mapping[str, Layer], options: AdapterOptions, source: torch.Generator

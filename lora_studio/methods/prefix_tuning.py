@@ -35,7 +35,9 @@ class PrefixTuning(Method):
     name, title = "prefix-tuning", "Prefix tuning"
     help = "Prefix tuning learns keys and values beside the text's: only the studio draws with its files"
     low_precision = True
-    own_start = "Prefix tuning begins from values of zero or from a prefix of its rank, not from a change of weights."
+    own_start = tr(
+        "Prefix tuning begins from values of zero or from a prefix of its rank, not from a change of weights."
+    )
     own_kind = "prefix"
     keeps_rank = True
     usual = {"rank": 4}

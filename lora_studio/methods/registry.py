@@ -40,6 +40,6 @@ def get(name: str) -> Method:
         raise SettingsError(
             tr("There is no training method named {name!r}.", name=name),
             where="method",
-            do=tr("Choose one of: {listed}.", listed=", ".join(METHODS)),
+            do=tr("Choose one of: {names}.", names=", ".join(METHODS)),
         )
     return METHODS[name]

@@ -8,6 +8,7 @@ from lora_studio.adapters.adapter import Adapter
 from lora_studio.adapters.metadata import clip_skip as declared
 from lora_studio.adapters.metadata import common_clip_skip
 from lora_studio.events import Warned
+from lora_studio.language import ntr, tr
 from lora_studio.models.base import Base
 
 
@@ -27,9 +28,14 @@ def settle(base: Base, wanted: int, adapters: Sequence[tuple[str, Adapter]]) -> 
     base.clip_skip = base.family.clip_skip(asked, base.declared_clip_skip)
     told = [
         Warned(
-            what=f"{name} was trained with clip skip {value}, and is drawn with {base.clip_skip}.",
+            what=tr(
+                "{adapter} was trained with clip skip {trained}, and is drawn with {drawn}.",
+                adapter=name,
+                trained=value,
+                drawn=base.clip_skip,
+            ),
             where="clip_skip",
-            do="Adapters and base models work best with the clip skip that they were trained with.",
+            do=tr("Adapters and base models work best with the clip skip that they were trained with."),
         )
         for name, value in trained.items()
         if value != base.clip_skip
@@ -42,10 +48,19 @@ def settle(base: Base, wanted: int, adapters: Sequence[tuple[str, Adapter]]) -> 
 
 
 def _following(silent: Sequence[str], trained: Sequence[str], value: int) -> Warned:
-    states, are = ("state", "are") if len(silent) > 1 else ("states", "is")
-    return Warned(
-        what=f"{', '.join(silent)} {states} no clip skip, and {are} drawn with {value} as {', '.join(trained)} "
-        f"{'were' if len(trained) > 1 else 'was'} trained.",
-        where="clip_skip",
-        do="Set the clip skip by hand if that is wrong.",
-    )
+    parts = {"silent": ", ".join(silent), "value": value, "trained": ", ".join(trained)}
+    if len(trained) > 1:
+        what = ntr(
+            len(silent),
+            "{silent} states no clip skip, and is drawn with {value} as {trained} were trained.",
+            "{silent} state no clip skip, and are drawn with {value} as {trained} were trained.",
+            **parts,
+        )
+    else:
+        what = ntr(
+            len(silent),
+            "{silent} states no clip skip, and is drawn with {value} as {trained} was trained.",
+            "{silent} state no clip skip, and are drawn with {value} as {trained} was trained.",
+            **parts,
+        )
+    return Warned(what=what, where="clip_skip", do=tr("Set the clip skip by hand if that is wrong."))

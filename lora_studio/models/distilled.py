@@ -17,6 +17,7 @@ from typing import Any
 from lora_studio.config.slices import PreviewSettings
 from lora_studio.config.specs import SPECS
 from lora_studio.events import Warned
+from lora_studio.language import both, ntr, tr
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,14 @@ class Distilled:
     def notice(self) -> Warned:
         """What is said when it is loaded."""
         return Warned(
-            what=f"The base model seems to be distilled ({self.kind.title}: {self.reason}).",
+            what=tr(
+                "The base model seems to be distilled ({kind}: {reason}).", kind=self.kind.title, reason=self.reason
+            ),
             where="base",
-            do="Train on the model that it was distilled from, and use the adapter on this one. An adapter that is "
-            "trained on this one undoes what makes it fast.",
+            do=tr(
+                "Train on the model that it was distilled from, and use the adapter on this one. An adapter that is "
+                "trained on this one undoes what makes it fast."
+            ),
         )
 
     def suited(self, settings: PreviewSettings) -> PreviewSettings:
@@ -82,31 +87,41 @@ class Distilled:
         if suited != settings:
             changed = [key for key in ("preview_steps", "guidance") if getattr(suited, key) != getattr(settings, key)]
             return Warned(
-                what=f"Images of this distilled model are drawn with {_drawn(suited, changed)} instead of "
-                f"{_drawn(settings, changed)}.",
+                what=tr(
+                    "Images of this distilled model are drawn with {suited} instead of {usual}.",
+                    suited=_drawn(suited, changed),
+                    usual=_drawn(settings, changed),
+                ),
                 where=", ".join(changed),
-                do="Set another value to choose it yourself.",
+                do=tr("Set another value to choose it yourself."),
             )
         if settings.preview_steps <= _MOST_STEPS and settings.guidance <= _MOST_GUIDANCE:
             return None
         return Warned(
-            what=f"Images of this distilled model are drawn with {_drawn(settings)}, as set.",
+            what=tr("Images of this distilled model are drawn with {chosen}, as set.", chosen=_drawn(settings)),
             where="preview_steps, guidance",
-            do=f"{self.kind.steps} steps and guidance {self.kind.guidance:g} suit it better.",
+            do=tr(
+                "{steps} steps and guidance {guidance:g} suit it better.",
+                steps=self.kind.steps,
+                guidance=self.kind.guidance,
+            ),
         )
 
 
 def _drawn(settings: PreviewSettings, keys: Collection[str] = ("preview_steps", "guidance")) -> str:
     """Those of ``keys`` with their values, in words."""
     steps, guidance = settings.preview_steps, settings.guidance
-    words = {"preview_steps": f"{steps} step{'s' * (steps != 1)}", "guidance": f"guidance {guidance:g}"}
-    return " and ".join(words[key] for key in keys)
+    words = {
+        "preview_steps": ntr(steps, "{count:,} step", "{count:,} steps"),
+        "guidance": tr("guidance {guidance:g}", guidance=guidance),
+    }
+    return both(words[key] for key in keys)
 
 
 def in_file(name: str, keys: Collection[str], metadata: Mapping[str, str]) -> Distilled | None:
     """What tells that the single file ``name`` is a distilled model; None where nothing does."""
     if any(key.endswith(_LCM_KEYS) for key in keys):
-        return Distilled(_called("LCM"), "its denoiser takes guidance as an input")
+        return Distilled(_called("LCM"), tr("its denoiser takes guidance as an input"))
     return _by_names({"name": name, **{key: metadata.get(key, "") for key in _NAMING}})
 
 
@@ -114,9 +129,9 @@ def in_folder(name: str, path: Path) -> Distilled | None:
     """The same of a model in diffusers' layout."""
     scheduler, index = _json(path / "scheduler" / "scheduler_config.json"), _json(path / "model_index.json")
     if kind := _SCHEDULERS.get(str(scheduler.get("_class_name"))):
-        return Distilled(_called(kind), f"its scheduler is {scheduler['_class_name']}")
+        return Distilled(_called(kind), tr("its scheduler is {scheduler}", scheduler=scheduler["_class_name"]))
     if _json(path / "unet" / "config.json").get("time_cond_proj_dim"):
-        return Distilled(_called("LCM"), "its denoiser takes guidance as an input")
+        return Distilled(_called("LCM"), tr("its denoiser takes guidance as an input"))
     return _by_names({"name": name, "_name_or_path": str(index.get("_name_or_path", ""))})
 
 
@@ -143,7 +158,8 @@ def _tells(kind: Distillation, words: list[str], phrase: list[str]) -> bool:
 def _by_names(names: Mapping[str, str]) -> Distilled | None:
     for where, name in names.items():
         if kind := by_name(name):
-            return Distilled(kind, f"its {where} says so")
+            said = tr("its name says so") if where == "name" else tr("its {entry} says so", entry=where)
+            return Distilled(kind, said)
     return None
 
 

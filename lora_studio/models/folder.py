@@ -124,16 +124,16 @@ def weight_files(folder: Path) -> list[Path]:
     if pickled := [file.name for file in folder.iterdir() if file.suffix in _PICKLES]:
         raise ModelError(
             tr(
-                "{name} holds its {name_2} only as a pickle ({pickled}), which can run code when it is loaded.",
+                "{name} holds its {part} only as a pickle ({file}), which can run code when it is loaded.",
                 name=folder.parent.name,
-                name_2=folder.name,
-                pickled=pickled[0],
+                part=folder.name,
+                file=pickled[0],
             ),
             where=folder,
             do=tr("Download the .safetensors version."),
         )
     raise ModelError(
-        tr("{name} lacks {name_2}/{stem}.safetensors.", name=folder.parent.name, name_2=folder.name, stem=stem),
+        tr("{name} lacks {file}.", name=folder.parent.name, file=f"{folder.name}/{stem}.safetensors"),
         where=folder,
         do=AGAIN,
     )
@@ -184,7 +184,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
         and not (folder / "tokenizer.json").is_file()
     ):
         raise ModelError(
-            tr("{name} lacks {name_2}/vocab.json or merges.txt.", name=folder.parent.name, name_2=folder.name),
+            tr("{name} lacks {part}/vocab.json or merges.txt.", name=folder.parent.name, part=folder.name),
             where=folder,
             do=AGAIN,
         )
@@ -193,9 +193,9 @@ def _tokenizer(folder: Path) -> Tokenizer:
     except Exception as error:  # the library raises plain ones
         raise ModelError(
             tr(
-                "{name}: its {name_2} cannot be used: {error}.",
+                "{name}: its {part} cannot be used: {error}.",
                 name=folder.parent.name,
-                name_2=folder.name,
+                part=folder.name,
                 error=error,
             ),
             where=folder,

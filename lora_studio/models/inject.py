@@ -20,7 +20,7 @@ from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.config import by_block
 from lora_studio.config.slices import AdapterSettings
 from lora_studio.errors import AdapterError, SettingsError
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 from lora_studio.methods import registry
 from lora_studio.methods.method import NAME, Directions, Layer
 from lora_studio.models import modules
@@ -126,7 +126,11 @@ def _wanted(base: Base, settings: AdapterSettings) -> dict[str, list[str]]:
     paths = {place: path for place, path in paths.items() if method.takes(path)}
     if not paths:
         raise SettingsError(
-            tr("{title} changes none of the layers of {targets!r}.", title=method.title, targets=settings.targets),
+            tr(
+                "{method} changes none of the layers of {targets!r}.",
+                method=declared(method.title),
+                targets=settings.targets,
+            ),
             where="targets",
             do=tr("Choose more layers, such as attention."),
         )
@@ -149,12 +153,13 @@ def _require_block(setting: str, block: str, base: Base, wanted: Collection[str]
     there = modules.adaptable(base.models)
     held = [path for path in there if block_names.contains(block, path)]
     if not held:
-        what, do = f"The base model has no block named {block}.", block_names.suggestion(block, there)
+        what, do = tr("The base model has no block named {block}.", block=block), block_names.suggestion(block, there)
     elif all(path.startswith("text_encoder") for path in held):
-        what, do = f"{block} is in a text encoder, and none is trained.", f"Set train_text to on, or remove {block}."
+        what = tr("{block} is in a text encoder, and none is trained.", block=block)
+        do = tr("Set train_text to on, or remove {block}.", block=block)
     else:
-        what = f"The layers to be changed include none in {block}."
-        do = "Choose more layers (targets and blocks), or another block."
+        what = tr("The layers to be changed include none in {block}.", block=block)
+        do = tr("Choose more layers (targets and blocks), or another block.")
     raise SettingsError(what, where=setting, do=do)
 
 

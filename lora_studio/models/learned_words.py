@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from lora_studio.adapters.adapter import Adapter
 from lora_studio.adapters.embedding import Embedding
 from lora_studio.errors import AdapterError
-from lora_studio.language import tr
+from lora_studio.language import both, ntr, tr
 from lora_studio.texts.learned_words import LearnedWord
 from lora_studio.texts.tokenizer import Tokenizer
 
@@ -111,9 +111,9 @@ class LearnedWords:
             if other is not one and not _same(one, other):
                 raise AdapterError(
                     tr(
-                        "{name} and {name_2} have both learned the word {word!r}.",
-                        name=self._name(other),
-                        name_2=self._name(one),
+                        "{one} and {other} have both learned the word {word!r}.",
+                        one=self._name(other),
+                        other=self._name(one),
                         word=one.word,
                     ),
                     where=one.word,
@@ -121,7 +121,7 @@ class LearnedWords:
                 )
 
     def _name(self, one: _Word) -> str:
-        return "The adapter under training" if one.source < 0 else self._names[one.source]
+        return tr("The adapter under training") if one.source < 0 else self._names[one.source]
 
     # What puts them there
 
@@ -172,7 +172,9 @@ class LearnedWords:
         for adapter in adapters:
             for one in adapter.embeddings.values():
                 self.require_fit(one, adapter.file)
-        self._names = [adapter.file or f"adapter {number}" for number, adapter in enumerate(adapters, 1)]
+        self._names = [
+            adapter.file or tr("adapter {number}", number=number) for number, adapter in enumerate(adapters, 1)
+        ]
         loaded = [
             _Word(one.word, source, 0, one.vectors, one.in_front)
             for source, adapter in enumerate(adapters)
@@ -185,14 +187,25 @@ class LearnedWords:
         own = {component: _embedding_of(encoder).embedding_dim for component, encoder in self._encoders.items()}
         if one.widths != own:
             raise AdapterError(
-                f"The vectors of the word {one.word!r} are {_wide(one.widths)} wide; the base model's text "
-                f"{'encoders read' if len(own) > 1 else 'encoder reads'} {_wide(own)}.",
+                ntr(
+                    len(own),
+                    "The vectors of the word {word!r} are {widths} wide; the base model's text encoder reads {read}.",
+                    "The vectors of the word {word!r} are {widths} wide; the base model's text encoders read {read}.",
+                    word=one.word,
+                    widths=_wide(one.widths),
+                    read=_wide(own),
+                ),
                 where=where,
                 do=tr("Choose one that was made for this base model, or the base model that it was made for."),
             )
         if one.tokens > (room := min(tokenizer.room for tokenizer in self._tokenizers)):
             raise AdapterError(
-                f"The word {one.word!r} has {one.tokens} vectors; a text encoder reads {room} tokens at once.",
+                tr(
+                    "The word {word!r} has {vectors} vectors; a text encoder reads {room} tokens at once.",
+                    word=one.word,
+                    vectors=one.tokens,
+                    room=room,
+                ),
                 where=where,
                 do=tr("Choose an embedding with fewer vectors."),
             )
@@ -261,7 +274,7 @@ def start_from(encoder: nn.Module, tokenizer: Tokenizer, words: str, count: int)
     """
     tokens = tokenizer.tokens(words)
     if not tokens:
-        do = "Choose a word of the language, such as painting."
+        do = tr("Choose a word of the language, such as painting.")
         raise AdapterError(tr("{words!r} has no tokens to start from.", words=words), where="init_word", do=do)
     known = _embedding_of(encoder).weight.detach().float().cpu()
     return torch.stack([known[tokens[place % len(tokens)]] for place in range(count)])
@@ -289,4 +302,4 @@ def _same(one: _Word, other: _Word) -> bool:
 
 
 def _wide(widths: Mapping[str, int]) -> str:
-    return " and ".join(str(width) for width in widths.values())
+    return both(str(width) for width in widths.values())

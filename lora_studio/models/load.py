@@ -17,6 +17,7 @@ from lora_studio.diffusion import registry as processes
 from lora_studio.events import Warned
 from lora_studio.families import weights
 from lora_studio.families.family import Family
+from lora_studio.language import tr
 from lora_studio.models import distilled, folder, fused, single
 from lora_studio.models import quantize as quantization
 from lora_studio.models.base import Base
@@ -124,10 +125,14 @@ def tokenizers(base: str, family: Family) -> list[Tokenizer]:
 
 def _inpaints(name: str) -> Warned:
     return Warned(
-        what=f"{name} is an inpainting model. It draws as the text-to-image model that it also is, with the whole "
-        "picture masked. So it trains on pictures without a mask; in those with one it learns to paint what is white.",
+        what=tr(
+            "{name} is an inpainting model. It draws as the text-to-image model that it also is, with the whole "
+            "picture masked. So it trains on pictures without a mask; in those with one it learns to paint what is "
+            "white.",
+            name=name,
+        ),
         where="base",
-        do="Nothing needs to be done: the adapter fits the model without inpainting too.",
+        do=tr("Nothing needs to be done: the adapter fits the model without inpainting too."),
     )
 
 

@@ -94,19 +94,27 @@ class AdapterOverlay:
         for row in rows:
             if not all(math.isfinite(weight) for weight in row):
                 raise AdapterError(
-                    tr("An adapter's weight must be a finite number (they are {list}).", list=list(row)),
+                    tr("An adapter's weight must be a finite number (they are {weights}).", weights=str(list(row))),
                     where="weight",
-                    do="Weights from -2 to 2 make sense; 1 is as trained.",
+                    do=tr("Weights from -2 to 2 make sense; 1 is as trained."),
                 )
             if len(row) != len(self.adapters):
                 raise AdapterError(
-                    tr("There are {adapters} adapters and {row} weights.", adapters=len(self.adapters), row=len(row)),
+                    tr(
+                        "There are {adapters} adapters and {weights} weights.",
+                        adapters=len(self.adapters),
+                        weights=len(row),
+                    ),
                     where="weight",
                     do=tr("Give one weight for each adapter."),
                 )
         for index, adapter in enumerate(self.adapters):
             if not adapter.shares_batch and len({bool(row[index]) for row in rows}) > 1:
-                what = f"{adapter.file or 'An adapter'} is {adapter.kind.a_title}, which a whole batch has or has not."
+                what = tr(
+                    "{adapter} is {a_title}, which a whole batch has or has not.",
+                    adapter=adapter.file or tr("An adapter"),
+                    a_title=adapter.kind.a_title,
+                )
                 raise AdapterError(
                     what, where="weight", do=tr("Draw samples with it and without it one after the other.")
                 )
@@ -269,11 +277,22 @@ def require_fit(adapter: Adapter, found: Mapping[str, nn.Linear | nn.Conv2d], fa
     if len(fitting) == total and (total or adapter.embeddings):
         return
     if made_for not in (family, "unknown"):
-        what = f"The adapter was made for {detect.label(made_for)}; the base model loaded is {detect.label(family)}"
+        what = tr(
+            "The adapter was made for {made_for}; the base model loaded is {family}: {fitting} of its {total} modules "
+            "match.",
+            made_for=detect.label(made_for),
+            family=detect.label(family),
+            fitting=len(fitting),
+            total=total,
+        )
     else:
-        what = "The adapter does not fit the base model"
+        what = tr(
+            "The adapter does not fit the base model: {fitting} of its {total} modules match.",
+            fitting=len(fitting),
+            total=total,
+        )
     raise AdapterError(
-        tr("{what}: {fitting} of its {total} modules match.", what=what, fitting=len(fitting), total=total),
+        what,
         where=adapter.metadata.get("ss_output_name", ""),
         do=tr("Choose an adapter that was made for this base model, or the base model that it was made for."),
     )

@@ -15,7 +15,7 @@ from lora_studio.errors import ModelError
 from lora_studio.families.family import Family, part_title
 from lora_studio.language import tr
 
-AGAIN = "Download it again, or choose another base model."
+AGAIN = tr("Download it again, or choose another base model.")
 
 
 def build(family: Family, part: str, config: dict[str, Any], where: Path) -> nn.Module:
@@ -33,7 +33,7 @@ def build(family: Family, part: str, config: dict[str, Any], where: Path) -> nn.
             )
     except Exception as error:  # the libraries raise nearly every kind
         raise ModelError(
-            tr("The configuration of {part_title} cannot be used: {error}.", part_title=part_title(part), error=error),
+            tr("The configuration of {part} cannot be used: {error}.", part=part_title(part), error=error),
             where=where,
             do=AGAIN,
         ) from None
@@ -50,10 +50,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError:
         raise ModelError(
             tr(
-                "{name} lacks {name_2}/{name_3}.",
+                "{name} lacks {file}.",
                 name=path.parent.parent.name,
-                name_2=path.parent.name,
-                name_3=path.name,
+                file=f"{path.parent.name}/{path.name}",
             ),
             where=path,
             do=AGAIN,

@@ -17,12 +17,12 @@ from lora_studio.families.contents import FilePart
 from lora_studio.families.family import Family, part_title
 from lora_studio.families.layout import Source
 from lora_studio.families.weights import require_given
-from lora_studio.language import tr
+from lora_studio.language import both, ntr, tr
 from lora_studio.models.weights import Weights, lacks
 
 _GIVE = {"vae": "--vae", "text": "--text-encoders"}
 """How a part is given on the command line."""
-_KINDS = {"unet": "a UNet", "vae": "a VAE", "text": "a text encoder"}
+_KINDS = {"unet": tr("a UNet"), "vae": tr("a VAE"), "text": tr("a text encoder")}
 
 
 class Given(NamedTuple):
@@ -119,7 +119,7 @@ def complete(family: Family, given: Given) -> dict[str, Piece]:
                 raise ModelError(
                     tr("{name} holds {holds}.", name=path.name, holds=holds),
                     where=where,
-                    do=tr("Give a file with {kinds}.", kinds=_KINDS[kind]),
+                    do=tr("Give a file with {part}.", part=_KINDS[kind]),
                 )
             for part in wanted:
                 place = _place(family, part, path)
@@ -134,7 +134,9 @@ def config(family: Family, part: str, piece: Piece) -> dict[str, Any]:
     try:
         return family.fit(part, piece.part.shapes)
     except (KeyError, IndexError, StopIteration):
-        raise lacks(piece.weights, f"{'some weights of ' if piece.part.shapes else ''}{part_title(part)}") from None
+        title = part_title(part)
+        missing = tr("some weights of {part}", part=title) if piece.part.shapes else title
+        raise lacks(piece.weights, missing) from None
 
 
 def sources(family: Family, part: str, config: dict[str, Any], piece: Piece, name: str) -> list[Source]:
@@ -161,13 +163,22 @@ def unread(weights: Weights, names: dict[str, str] | None = None) -> Iterator[Wa
     """
     names = names or {key: key for key in weights.shapes}
     if left := leftovers.unread(name for key, name in names.items() if key not in weights.used):
-        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-        many = f"{len(left)} tensors" if len(left) > 1 else "a tensor"
+        keys = ", ".join(left[:3])
+        if len(left) > 3:
+            keys = tr("{names} and {count} more", names=keys, count=len(left) - 3)
         yield Warned(
-            what=f"{weights.paths[0].name} holds {many} that the studio does not use: {', '.join(left[:3])}{more}.",
+            what=ntr(
+                len(left),
+                "{name} holds a tensor that the studio does not use: {keys}.",
+                "{name} holds {count} tensors that the studio does not use: {keys}.",
+                name=weights.paths[0].name,
+                keys=keys,
+            ),
             where=str(weights.paths[0]),
-            do="The model may draw otherwise here than in the program that it was made for. If so, choose another copy "
-            "of it.",
+            do=tr(
+                "The model may draw otherwise here than in the program that it was made for. If so, choose another "
+                "copy of it."
+            ),
         )
 
 
@@ -192,27 +203,31 @@ def _place(family: Family, part: FilePart, path: Path) -> str:
     place = "vae" if part.kind == "vae" else _encoder(family, part)
     if place:
         return place
-    wanted = " and ".join(str(family.config(each)["num_hidden_layers"]) for each in family.encoders)
+    wanted = both(str(family.config(each)["num_hidden_layers"]) for each in family.encoders)
     raise ModelError(
         tr(
-            "{name} holds a text encoder of {layers} layers, but {title} has {wanted}.",
+            "{name} holds a text encoder of {layers} layers, but {family} has {wanted}.",
             name=path.name,
             layers=part.layers,
-            title=family.title,
+            family=family.title,
             wanted=wanted,
         ),
         where="text_encoders",
-        do=tr("Give the text encoder{value} of a model of this family.", value="s" * (len(family.encoders) > 1)),
+        do=ntr(
+            len(family.encoders),
+            "Give the text encoder of a model of this family.",
+            "Give the text encoders of a model of this family.",
+        ),
     )
 
 
 def _twice(place: str, first: Path, second: Path) -> ModelError:
     return ModelError(
         tr(
-            "{name} and {name_2} both hold {part_title}.",
-            name=first.name,
-            name_2=second.name,
-            part_title=part_title(place),
+            "{one} and {other} both hold {part}.",
+            one=first.name,
+            other=second.name,
+            part=part_title(place),
         ),
         where="text_encoders",
         do=tr("Give one of them."),
@@ -228,40 +243,40 @@ def _encoder(family: Family, part: FilePart) -> str:
 
 
 def _incomplete(family: Family, path: Path, own: list[str], missing: list[str]) -> ModelError:
-    lacking = " and nothing else" if own == [family.denoiser] else f", but not {_listed(missing)}"
+    parts = {"name": path.name, "own": both(map(part_title, own)), "family": family.title}
+    lacking = both(map(part_title, missing))
+    if own == [family.denoiser]:
+        what = tr("{name} holds {own} of {family} and nothing else.", **parts)
+    else:
+        what = tr("{name} holds {own} of {family}, but not {missing}.", **parts, missing=lacking)
     options = dict.fromkeys(_GIVE["vae" if part == "vae" else "text"] for part in missing)
     settings = dict.fromkeys("vae" if part == "vae" else "text_encoders" for part in missing)
     return ModelError(
-        tr(
-            "{name} holds {listed} of {title}{lacking}.",
-            name=path.name,
-            listed=_listed(own),
-            title=family.title,
-            lacking=lacking,
-        ),
+        what,
         where="base",
         do=tr(
-            "Give the files of {listed} as {listed_2} ({listed_3} on the command line), or choose a "
-            "checkpoint that holds the whole model.",
-            listed=_listed(missing),
-            listed_2=" and ".join(settings),
-            listed_3=" and ".join(options),
+            "Give the files of {parts} as {settings} ({options} on the command line), or choose a checkpoint that "
+            "holds the whole model.",
+            parts=lacking,
+            settings=both(settings),
+            options=both(options),
         ),
     )
-
-
-def _listed(parts: Sequence[str]) -> str:
-    *first, last = [part_title(part) for part in parts]
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _described(found: list[FilePart]) -> str:
     """What a file without a UNet holds."""
     kinds = list(dict.fromkeys(part.kind for part in found))
-    return f"only {' and '.join(_KINDS[kind] for kind in kinds)}" if kinds else "no model that the studio knows"
+    if not kinds:
+        return tr("no model that the studio knows")
+    return tr("only {parts}", parts=both(_KINDS[kind] for kind in kinds))
 
 
 def _uses(found: list[FilePart]) -> str:
     """What to do with a file that holds only parts beside the UNet; empty if it holds none."""
-    options = " and ".join(dict.fromkeys(_GIVE[part.kind] for part in found))
-    return options and f"Choose a whole checkpoint or a UNet as base model; this file can be given as {options}."
+    if not found:
+        return ""
+    options = both(dict.fromkeys(_GIVE[part.kind] for part in found))
+    return tr(
+        "Choose a whole checkpoint or a UNet as base model; this file can be given as {options}.", options=options
+    )

@@ -21,7 +21,7 @@ from lora_studio.errors import ModelError
 from lora_studio.events import Warned
 from lora_studio.families.family import Family
 from lora_studio.families.marks import EDM_MARKS, PLAYGROUND_MARK, V_MARK, ZERO_SNR_MARK, claims
-from lora_studio.language import tr
+from lora_studio.language import both, declared, tr
 
 if TYPE_CHECKING:
     from lora_studio.models.base import Base
@@ -73,7 +73,7 @@ def of_file(family: Family, weights: Weights) -> NoiseMarks:
         raise _playground(weights.paths[0])
     if EDM_MARKS["sigma_max"] in weights.shapes:
         schedule = _edm_schedule(weights)
-        return NoiseMarks(schedule, False, ContinuousVelocity.name, f"the file's mark {EDM_MARKS['sigma_max']}")
+        return NoiseMarks(schedule, False, ContinuousVelocity.name, _mark(EDM_MARKS["sigma_max"]))
     said = list(claims(weights.shapes, weights.metadata))
     name, source = said[0] if said else ("", "")
     zero_snr, zero_snr_source = _zero_snr_of(weights)
@@ -83,7 +83,9 @@ def of_file(family: Family, weights: Weights) -> NoiseMarks:
         source=source,
         zero_snr=zero_snr,
         zero_snr_source=zero_snr_source,
-        others=tuple(f"{where} says {other}" for other, where in said if other != name),
+        others=tuple(
+            tr("{source} says {prediction}", source=where, prediction=other) for other, where in said if other != name
+        ),
     )
 
 
@@ -96,7 +98,7 @@ def of_folder(family: Family, schedule: Mapping[str, Any], where: Any) -> NoiseM
     """
     if str(schedule.get("_class_name", "")).startswith("EDM") and not ContinuousVelocity.owns(schedule):
         raise _playground(where)
-    source, ends = "its scheduler's configuration", schedule.get(ZERO_SNR)
+    source, ends = tr("its scheduler's configuration"), schedule.get(ZERO_SNR)
     if ContinuousVelocity.owns(schedule):
         _require_ends(schedule, where, source)
     name = family.process(schedule).name
@@ -110,7 +112,7 @@ def settle(base: Base, marks: NoiseMarks, choice: NoiseChoice) -> None:
     Raises:
         SettingsError: the studio cannot train what ``choice`` names.
     """
-    name, reason = choice.prediction, "set by hand"
+    name, reason = choice.prediction, tr("set by hand")
     if name == "auto":
         name, reason = (marks.prediction, marks.source) if marks.prediction else _asked(base)
     name = name if choice.prediction == "auto" else processes.named(name).name
@@ -126,8 +128,7 @@ def settle(base: Base, marks: NoiseMarks, choice: NoiseChoice) -> None:
         schedule["shift"] = choice.flow_shift
     own = marks.configured and choice.prediction == "auto"
     base.process = base.family.process(schedule, "auto" if own else name)
-    more = f"; zero terminal SNR {'on' if ends else 'off'}: {why}" if why and why != reason else ""
-    base.reason = reason + more
+    base.reason = _with_end(reason, ends, why) if why and why != reason else reason
     base.notices += _doubts(base, marks, choice)
     if base.distilled:
         base.notices.append(base.distilled.notice)
@@ -152,11 +153,23 @@ def likeness(base: Base) -> float:
 
 def _zero_snr_of(weights: Weights) -> tuple[bool | None, str]:
     if ZERO_SNR_MARK in weights.shapes:
-        return True, f"the file's mark {ZERO_SNR_MARK}"
+        return True, _mark(ZERO_SNR_MARK)
     told = weights.metadata.get("ss_zero_terminal_snr", "").lower()
     if told in ("true", "false"):
-        return told == "true", "the file's ss_zero_terminal_snr"
-    return (False, f"its mark {V_MARK} comes without {ZERO_SNR_MARK}") if V_MARK in weights.shapes else (None, "")
+        return told == "true", tr("the file's {entry}", entry="ss_zero_terminal_snr")
+    if V_MARK not in weights.shapes:
+        return None, ""
+    return False, tr("its mark {mark} comes without {other}", mark=V_MARK, other=ZERO_SNR_MARK)
+
+
+def _mark(mark: str) -> str:
+    return tr("the file's mark {mark}", mark=mark)
+
+
+def _with_end(reason: str, ends: bool, why: str) -> str:
+    if ends:
+        return tr("{reason}; zero terminal SNR on: {why}", reason=reason, why=why)
+    return tr("{reason}; zero terminal SNR off: {why}", reason=reason, why=why)
 
 
 def _ends_in_noise(family: Family, marks: NoiseMarks, choice: NoiseChoice, name: str) -> tuple[bool, str]:
@@ -164,14 +177,14 @@ def _ends_in_noise(family: Family, marks: NoiseMarks, choice: NoiseChoice, name:
     if name not in (Epsilon.name, Velocity.name):
         return False, ""
     if choice.zero_snr in ("on", "off"):
-        return choice.zero_snr == "on", "set by hand"
+        return choice.zero_snr == "on", tr("set by hand")
     if marks.zero_snr is not None:
         doubtful = name == Velocity.name and not marks.configured
         return marks.zero_snr, marks.zero_snr_source if marks.zero_snr or doubtful else ""
     explicit = marks.configured and marks.prediction == name
     assumed = family.v_ends_in_noise and choice.zero_snr == "auto"
     if name == Velocity.name and assumed and not explicit:
-        return True, f"as nearly all models of {family.title} that predict v"
+        return True, tr("as nearly all models of {family} that predict v", family=family.title)
     return False, ""
 
 
@@ -179,21 +192,31 @@ def _asked(base: Base) -> tuple[str, str]:
     like = likeness(base)
     if like != like:  # NaN
         default = processes.process_of(base.family.config("scheduler")).name
-        answer = "answered pure noise with numbers that are not finite"
-        base.notices.append(_uncertain(default, answer, "Its weights may be damaged: choose another copy of it."))
-        return default, "as its family; its own answer is not finite"
+        answer = tr("the model answered pure noise with numbers that are not finite")
+        base.notices.append(_uncertain(default, answer, tr("Its weights may be damaged: choose another copy of it.")))
+        return default, tr("as its family; its own answer is not finite")
     name = Epsilon.name if like > 0.5 else Velocity.name
-    answer = f"answered pure noise with {'that noise' if like > 0.5 else 'something else'} (correlation {like:.2f})"
+    answer = tr("the model answered pure noise with something else (correlation {correlation:.2f})", correlation=like)
+    if like > 0.5:
+        answer = tr("the model answered pure noise with that noise (correlation {correlation:.2f})", correlation=like)
     if _SURE[0] < like < _SURE[1]:
-        base.notices.append(_uncertain(name, answer, "A rectified flow answers so too."))
-    return name, f"the model {answer}"
+        base.notices.append(_uncertain(name, answer, tr("A rectified flow answers so too.")))
+    return name, answer
 
 
 def _uncertain(name: str, answer: str, why: str) -> Warned:
     return Warned(
-        what=f"What the base model predicts is uncertain: it {answer}. It is taken for a model that predicts {name}.",
+        what=tr(
+            "What the base model predicts is uncertain: {answer}. It is taken for a model that predicts {prediction}.",
+            answer=answer,
+            prediction=name,
+        ),
         where="prediction",
-        do=f"{why} If its author says what it predicts, set prediction to one of: {', '.join(processes.NAMES)}.",
+        do=tr(
+            "{why} If its author says what it predicts, set prediction to one of: {names}.",
+            why=why,
+            names=", ".join(processes.NAMES),
+        ),
     )
 
 
@@ -202,35 +225,58 @@ def _doubts(base: Base, marks: NoiseMarks, choice: NoiseChoice) -> Iterator[Warn
     process = base.process
     if choice.prediction != "auto" and marks.prediction and marks.prediction != process.name:
         yield Warned(
-            what=f"prediction is {process.name} by hand, but {marks.source} says {marks.prediction}.",
+            what=tr(
+                "prediction is {chosen} by hand, but {source} says {prediction}.",
+                chosen=process.name,
+                source=marks.source,
+                prediction=marks.prediction,
+            ),
             where="prediction",
-            do="Set it to auto if the results are noise.",
+            do=tr("Set it to auto if the results are noise."),
         )
     if choice.prediction == "auto" and marks.others:
         yield Warned(
-            what=f"The base model's marks disagree: {marks.source} says {marks.prediction}, {', '.join(marks.others)}.",
+            what=tr(
+                "The base model's marks disagree: {source} says {prediction}, {others}.",
+                source=marks.source,
+                prediction=marks.prediction,
+                others=", ".join(map(str, marks.others)),
+            ),
             where="prediction",
-            do=f"It is taken for {marks.prediction}. Set prediction if its author says otherwise.",
+            do=tr(
+                "It is taken for {prediction}. Set prediction if its author says otherwise.",
+                prediction=marks.prediction,
+            ),
         )
     if process.zero_snr and process.name == Epsilon.name:
         yield Warned(
-            what="The noise ends without any signal (zero terminal SNR), and the model predicts ε: at the last "
-            "timestep its answer tells nothing about the picture.",
+            what=tr(
+                "The noise ends without any signal (zero terminal SNR), and the model predicts ε: at the last "
+                "timestep its answer tells nothing about the picture."
+            ),
             where="zero_snr",
-            do="Set zero_snr to off, or prediction to v if that is what the model predicts.",
+            do=tr("Set zero_snr to off, or prediction to v if that is what the model predicts."),
         )
     gaussian = process.name in (Epsilon.name, Velocity.name)
     if choice.zero_snr == "on" and not gaussian:
         yield Warned(
-            what=f"zero_snr has no effect on a model of this noise process ({process.title}).",
+            what=tr(
+                "{setting} has no effect on a model of this noise process ({process}).",
+                setting="zero_snr",
+                process=declared(process.title),
+            ),
             where="zero_snr",
-            do="Set it to auto.",
+            do=tr("Set it to auto."),
         )
     if choice.flow_shift and process.name != RectifiedFlow.name:
         yield Warned(
-            what=f"flow_shift has no effect on a model of this noise process ({process.title}).",
+            what=tr(
+                "{setting} has no effect on a model of this noise process ({process}).",
+                setting="flow_shift",
+                process=declared(process.title),
+            ),
             where="flow_shift",
-            do="Set it to 0, or prediction to flow if the model is a rectified flow.",
+            do=tr("Set it to 0, or prediction to flow if the model is a rectified flow."),
         )
 
 
@@ -243,7 +289,7 @@ def _edm_schedule(weights: Weights) -> dict[str, Any]:
                 value = file.get_tensor(mark)
                 found[name] = float(value) if value.numel() == 1 else math.nan
     made = {"_class_name": edm.CLASS, "prediction_type": "v_prediction", "sigma_data": 1.0, **found}
-    _require_ends(made, path, " and ".join(EDM_MARKS[name] for name in found))
+    _require_ends(made, path, both(EDM_MARKS[name] for name in found))
     return made
 
 

@@ -14,7 +14,7 @@ from lora_studio.adapters import Adapter, Factors, dora, resize, svd
 from lora_studio.adapters.kinds import EMBEDDING
 from lora_studio.adapters.output_change import OutputChange
 from lora_studio.errors import AdapterError
-from lora_studio.language import tr
+from lora_studio.language import both, tr
 from lora_studio.models import inject, modules
 from lora_studio.models.base import Base
 from lora_studio.models.overlay import require_fit
@@ -60,8 +60,8 @@ def begin_from(base: Base, adapter: Adapter, rank: int | Mapping[str, int]) -> T
     if others and base.method.own_start:
         raise AdapterError(
             tr(
-                "{own_start} Of the adapter's {held} modules {others} are of another kind or size.",
-                own_start=base.method.own_start,
+                "{reason} Of the adapter's {held} modules {others} are of another kind or size.",
+                reason=base.method.own_start,
                 held=len(held),
                 others=len(others),
             ),
@@ -83,8 +83,8 @@ def _nothing_taken(adapter: Adapter, trained: bool) -> AdapterError:
     if adapter.kind is EMBEDDING:
         return AdapterError(
             tr(
-                "The adapter holds the learned word {listed} alone, and this run learns none.",
-                listed=" and ".join(adapter.embeddings),
+                "The adapter holds the learned word {words} alone, and this run learns none.",
+                words=both(adapter.embeddings),
             ),
             where="learned_tokens",
             do=tr("Set learned_tokens and trigger, or method to textual-inversion."),

@@ -125,12 +125,12 @@ def find(
         total = len(found) + len(missing)
         raise ModelError(
             tr(
-                "{name} lacks {missing} of {total} weights of {what}, the first being {missing_2}.",
+                "{name} lacks {missing} of {total} weights of {part}, the first being {example}.",
                 name=where.name,
                 missing=len(missing),
                 total=total,
-                what=what,
-                missing_2=missing[0],
+                part=what,
+                example=missing[0],
             ),
             where=where,
             do=AGAIN,
@@ -143,7 +143,7 @@ def lacks(weights: Weights, what: str) -> ModelError:
     """The error for a file without ``what``."""
     where = weights.paths[0]
     return ModelError(
-        tr("{name} does not hold {what}.", name=where.name, what=what),
+        tr("{name} does not hold {part}.", name=where.name, part=what),
         where=where,
         do=tr("Choose a checkpoint that holds the whole model."),
     )
@@ -155,11 +155,11 @@ def _tensor(weights: Weights, source: Source, shape: torch.Size, dtype: torch.dt
     if tensor.shape != shape:
         raise ModelError(
             tr(
-                "{name}: {key} has the shape {tuple} where {tuple_2} belongs.",
+                "{name}: {key} has the shape {shape} where {wanted} belongs.",
                 name=where.name,
                 key=source.key,
-                tuple=tuple(tensor.shape),
-                tuple_2=tuple(shape),
+                shape=tuple(tensor.shape),
+                wanted=tuple(shape),
             ),
             where=where,
             do=AGAIN,
@@ -168,10 +168,10 @@ def _tensor(weights: Weights, source: Source, shape: torch.Size, dtype: torch.dt
         kind = str(tensor.dtype).removeprefix("torch.")
         raise ModelError(
             tr(
-                "{name}: {key} is in the format {kind}, which no weight of a model is in.",
+                "{name}: {key} is in the format {format}, which no weight of a model is in.",
                 name=where.name,
                 key=source.key,
-                kind=kind,
+                format=kind,
             ),
             where=where,
             do=tr("Choose a copy of the model in fp16, bf16 or fp8."),
@@ -181,10 +181,10 @@ def _tensor(weights: Weights, source: Source, shape: torch.Size, dtype: torch.dt
     if tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all():
         raise ModelError(
             tr(
-                "{name}: {key} has values that are not finite in {removeprefix}.",
+                "{name}: {key} has values that are not finite in {precision}.",
                 name=where.name,
                 key=source.key,
-                removeprefix=str(dtype).removeprefix("torch."),
+                precision=str(dtype).removeprefix("torch."),
             ),
             where=where,
             do=tr("Choose another precision, or another copy of the model."),

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lora_studio.errors import MachineError, SettingsError
-from lora_studio.language import tr
+from lora_studio.language import declared, either, tr
 from lora_studio.optim import registry, schedules
 from lora_studio.optim.flat import FlatParameters
 from lora_studio.optim.registry import Hyperparameters, OptimizerSpec
@@ -77,7 +77,10 @@ def groups(named: Named, values: Hyperparameters, factors: Mapping[str, float] =
     spec = registry.get(values.optimizer)
     if spec.one_rate and factors:
         raise SettingsError(
-            tr("{title} has one learning rate for all parameters, so blocks cannot have others.", title=spec.title),
+            tr(
+                "{optimizer} has one learning rate for all parameters, so blocks cannot have others.",
+                optimizer=declared(spec.title),
+            ),
             where="by_block",
             do=tr("Remove the rates by block, or choose another optimizer."),
         )
@@ -111,8 +114,8 @@ def optimizer(groups: list[dict], values: Hyperparameters, steps: int) -> torch.
     if spec.one_rate and values.lora_plus != 1:
         raise SettingsError(
             tr(
-                "{title} has one learning rate for all parameters, so LoRA+ cannot give the second factor another.",
-                title=spec.title,
+                "{optimizer} has one learning rate for all parameters, so LoRA+ cannot give the second factor another.",
+                optimizer=declared(spec.title),
             ),
             where="lora_plus",
             do=tr("Set lora_plus to 1, or choose another optimizer."),
@@ -134,7 +137,7 @@ def _import(spec: OptimizerSpec) -> Callable[..., torch.optim.Optimizer]:
         raise MachineError(
             tr("{package} does not work on this machine: {error}.", package=spec.package, error=error),
             where="optimizer",
-            do=tr("Choose {listed} or {others}.", listed=", ".join(others[:-1]), others=others[-1]),
+            do=tr("Choose {optimizers}.", optimizers=either(others)),
         ) from error
 
 

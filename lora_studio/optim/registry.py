@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 from lora_studio.optim.schedules import ScheduleSettings
 
 
@@ -305,7 +305,7 @@ def get(name: str) -> OptimizerSpec:
         raise SettingsError(
             tr("There is no optimizer named {name!r}.", name=name),
             where="optimizer",
-            do=tr("Choose one of: {listed}.", listed=", ".join(OPTIMIZERS)),
+            do=tr("Choose one of: {names}.", names=", ".join(OPTIMIZERS)),
         )
     return OPTIMIZERS[name]
 
@@ -343,9 +343,16 @@ def rate_warning(values: Hyperparameters) -> str:
     """What is to be feared of a learning rate that makes no sense for the optimizer; empty where it does."""
     spec = get(values.optimizer)
     low, high = spec.sensible_rates
-    usual = f"Its usual learning rate is {spec.learning_rate:g}."
+    parts = {"optimizer": declared(spec.title), "rate": values.learning_rate, "usual": spec.learning_rate}
     if values.learning_rate < low:
-        return f"{spec.title} will learn next to nothing at a learning rate of {values.learning_rate:g}. {usual}"
+        return tr(
+            "{optimizer} will learn next to nothing at a learning rate of {rate:g}. Its usual learning rate is "
+            "{usual:g}.",
+            **parts,
+        )
     if values.learning_rate > high:
-        return f"{spec.title} is likely to diverge at a learning rate of {values.learning_rate:g}. {usual}"
+        return tr(
+            "{optimizer} is likely to diverge at a learning rate of {rate:g}. Its usual learning rate is {usual:g}.",
+            **parts,
+        )
     return ""

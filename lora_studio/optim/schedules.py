@@ -93,7 +93,7 @@ def get(name: str) -> Schedule:
         raise SettingsError(
             tr("There is no schedule named {name!r}.", name=name),
             where="schedule",
-            do=tr("Choose one of: {listed}.", listed=", ".join(SCHEDULES)),
+            do=tr("Choose one of: {names}.", names=", ".join(SCHEDULES)),
         )
     return SCHEDULES[name]
 

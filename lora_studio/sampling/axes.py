@@ -88,21 +88,19 @@ def parse(text: str, where: str = "") -> Axis:
         raise SettingsError(
             tr("{text!r} is no axis.", text=text),
             where=where,
-            do=tr("Write for example {value} weight=0,0.5,1.", value=where or "--x"),
+            do=tr("Write for example {example}.", example=f"{where or '--x'} weight=0,0.5,1"),
         )
     if kind not in KINDS:
         raise SettingsError(
             tr("A grid has no axis {kind!r}.", kind=kind),
             where=where,
-            do=tr(
-                "{did_you_mean} There are {listed}.", did_you_mean=did_you_mean(kind, KINDS), listed=", ".join(KINDS)
-            ),
+            do=tr("{guess} There are {kinds}.", guess=did_you_mean(kind, KINDS), kinds=", ".join(KINDS)),
         )
     if subject and kind != "weight":
         raise SettingsError(
             tr("{kind} takes nothing behind a colon.", kind=kind),
             where=where,
-            do=tr("Only a weight does: weight:style.safetensors=0,0.5,1."),
+            do=tr("Only a weight does: {example}.", example="weight:style.safetensors=0,0.5,1"),
         )
     try:
         values = [value.strip() for row in csv.reader([tail], skipinitialspace=True) for value in row]
@@ -112,7 +110,7 @@ def parse(text: str, where: str = "") -> Axis:
         raise SettingsError(
             tr("An axis lacks a value in {text!r}.", text=text),
             where=where,
-            do=tr("Write for example {kind}=A,B.", kind=kind),
+            do=tr("Write for example {example}.", example=f"{kind}=A,B"),
         )
     return Axis(cast(Kind, kind), tuple(_value(kind, value, where) for value in values), subject)
 
@@ -134,12 +132,9 @@ def _value(kind: str, text: str, where: str) -> str | int | float:
         raise SettingsError(
             tr("{text!r} is no {kind}.", text=text, kind=kind),
             where=where,
-            do=tr(
-                "Give {value} from {low:g} to {high:g}.",
-                value="whole numbers" if kind in _WHOLE else "numbers",
-                low=low,
-                high=high,
-            ),
+            do=tr("Give whole numbers from {low:g} to {high:g}.", low=low, high=high)
+            if kind in _WHOLE
+            else tr("Give numbers from {low:g} to {high:g}.", low=low, high=high),
         )
     return value
 
@@ -204,22 +199,23 @@ class Grid(ImageSettings):
     def _axes_make_sense(self) -> Grid:
         names, kinds = [one.name for one in self.adapters], [axis.kind for axis in self.axes]
         if len(set(names)) < len(names):
-            raise ValueError(f"two adapters are called {next(name for name in names if names.count(name) > 1)!r}")
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(tr("two adapters are called {name!r}", name=twice))
         for axis in self.axes:
             for name in (
                 [axis.subject] if axis.subject else axis.values if axis.kind in ("adapter", "checkpoint") else []
             ):
                 if name not in names:
-                    raise ValueError(f"an axis names {name!r}, but there is no such adapter")
+                    raise ValueError(tr("an axis names {name!r}, but there is no such adapter", name=name))
         subjects = [tuple(self._subjects(axis)) for axis in self.axes if axis.kind == "weight"]
         if (
             len(set(kinds)) < len(kinds)
             and kinds[0] not in ("weight", "adapter", "checkpoint")
             or len(set(subjects)) < len(subjects)
         ):
-            raise ValueError(f"both axes vary the same {kinds[0]}")
+            raise ValueError(tr("both axes vary the same {kind}", kind=kinds[0]))
         if len(self.x.values) * len(self.y.values if self.y else "1") > CELLS:
-            raise ValueError(f"it would have more than {CELLS} images")
+            raise ValueError(tr("it would have more than {most} images", most=CELLS))
         return self
 
     def _subjects(self, axis: Axis) -> list[str]:
@@ -231,9 +227,9 @@ class Grid(ImageSettings):
         switched = self._switched()
         if not switched and len(self.adapters) != 1:
             raise ValueError(
-                "a weight axis has to say whose weight it is"
+                tr("a weight axis has to say whose weight it is")
                 if self.adapters
-                else "there is no adapter whose weight could vary"
+                else tr("there is no adapter whose weight could vary")
             )
         return sorted(switched) or [self.adapters[0].name]
 

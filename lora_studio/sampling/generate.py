@@ -169,9 +169,13 @@ def known_sampler(base: Base, sampler: str) -> str:
     if sampler in base.process.samplers:
         return sampler
     if sampler in samplers.NAMES:
-        what = f"{base.name} is a model of another noise process, which the sampler {sampler!r} cannot remove."
+        what = tr(
+            "{name} is a model of another noise process, which the sampler {sampler!r} cannot remove.",
+            name=base.name,
+            sampler=sampler,
+        )
         raise SettingsError(
-            what, where="sampler", do=tr("Choose one of: {listed}.", listed=", ".join(base.process.samplers))
+            what, where="sampler", do=tr("Choose one of: {names}.", names=", ".join(base.process.samplers))
         )
     raise SettingsError(
         tr("There is no sampler named {sampler!r}.", sampler=sampler),
@@ -180,13 +184,18 @@ def known_sampler(base: Base, sampler: str) -> str:
     )
 
 
+_SIDES = {"width": tr("width"), "height": tr("height")}
+
+
 def _side(base: Base, pixels: int, which: str) -> int:
     pixels = pixels or base.resolution
     if pixels <= 0 or pixels % base.scale:
         raise SettingsError(
-            tr("The {which} {pixels} is not a multiple of {scale}.", which=which, pixels=pixels, scale=base.scale),
+            tr(
+                "The {side} {pixels} is not a multiple of {scale}.", side=_SIDES[which], pixels=pixels, scale=base.scale
+            ),
             where=which,
-            do=tr("Take {nearest_side}.", nearest_side=nearest_side(base, pixels)),
+            do=tr("Take {pixels}.", pixels=nearest_side(base, pixels)),
         )
     return pixels
 

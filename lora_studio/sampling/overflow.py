@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lora_studio.errors import AdapterError, ModelError
-from lora_studio.language import tr
+from lora_studio.language import both, number, tr
 from lora_studio.models import Base, inject
 
 
@@ -20,16 +20,30 @@ def require_finite(base: Base, values: Tensor) -> None:
     if torch.isfinite(values).all():
         return
     precision = str(base.dtype).removeprefix("torch.")
-    what = f"The picture overflowed: it holds NaN or infinity after denoising {base.name} in {precision}"
-    wider = " or compute in float32 or bfloat16" if base.dtype == torch.float16 else ""
+    narrow = base.dtype == torch.float16
     if named := _adapters(base):
         raise AdapterError(
-            tr("{what} with {listed}.", what=what, listed=", ".join(named)),
+            tr(
+                "The picture overflowed: it holds NaN or infinity after denoising {base} in {precision} with "
+                "{adapters}.",
+                base=base.name,
+                precision=precision,
+                adapters=", ".join(named),
+            ),
             where="weight",
-            do=tr("Lower the weights{value}.", value=wider and f",{wider}"),
+            do=tr("Lower the weights, or compute in float32 or bfloat16.") if narrow else tr("Lower the weights."),
         )
-    do = f"Choose another copy of the base model{wider and f',{wider}'}."
-    raise ModelError(f"{what}.", where=base.path, do=do)
+    raise ModelError(
+        tr(
+            "The picture overflowed: it holds NaN or infinity after denoising {base} in {precision}.",
+            base=base.name,
+            precision=precision,
+        ),
+        where=base.path,
+        do=tr("Choose another copy of the base model, or compute in float32 or bfloat16.")
+        if narrow
+        else tr("Choose another copy of the base model."),
+    )
 
 
 def _trains(base: Base) -> bool:
@@ -38,10 +52,11 @@ def _trains(base: Base) -> bool:
 
 def _adapters(base: Base) -> list[str]:
     """What changes the base model, in words."""
-    named = ["the adapter under training"] if _trains(base) else []
+    named = [tr("the adapter under training")] if _trains(base) else []
     if base.loaded is not None and base.loaded.enabled:
         for index, adapter in enumerate(base.loaded.adapters):
-            title = adapter.file or adapter.metadata.get("modelspec.title") or "an adapter"
+            title = adapter.file or adapter.metadata.get("modelspec.title") or tr("an adapter")
             weights = sorted({row[index] for row in base.loaded.weights})
-            named.append(f"{title[:80]} at {' and '.join(f'{weight:g}' for weight in weights)}")
+            at = both(number(weight, "g") for weight in weights)
+            named.append(tr("{adapter} at {weights}", adapter=title[:80], weights=at))
     return named

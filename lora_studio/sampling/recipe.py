@@ -30,9 +30,9 @@ def grid(**values: object) -> Grid:
         first = error.errors()[0]
         said = first["msg"].removeprefix("Value error, ")
         raise SettingsError(
-            tr("The grid makes no sense: {said}.", said=said),
+            tr("The grid makes no sense: {reason}.", reason=said),
             where=".".join(map(str, first["loc"])),
-            do="Vary two different things; weight:FILE=… says whose weight.",
+            do=tr("Vary two different things; weight:FILE=… says whose weight."),
         ) from None
 
 
@@ -63,7 +63,7 @@ def read_recipe(path: Path) -> Grid:
     Raises:
         SettingsError: the file is no picture, or holds no recipe.
     """
-    do = "Choose a sheet that the studio drew; images that were cut or converted have lost theirs."
+    do = tr("Choose a sheet that the studio drew; images that were cut or converted have lost theirs.")
     text = picture_file.texts(Path(path)).get(KEY)
     if not text:
         raise SettingsError(tr("{name} holds no recipe.", name=Path(path).name), where=path, do=do)

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor
 
+from lora_studio.language import tr
 from lora_studio.models import Base
 from lora_studio.models.autoencode import nothing_to_free
 from lora_studio.models.overlay import AdapterOverlay
@@ -25,7 +26,7 @@ MOST = 4
 """Recordings that a base model keeps. Together they hold the memory of the largest one's forward pass."""
 MOST_SEEN = 64
 """Shapes that are remembered as seen once."""
-NO_MEMORY = "there was not enough memory for it"
+NO_MEMORY = tr("there was not enough memory for it")
 
 
 class Recording(NamedTuple):

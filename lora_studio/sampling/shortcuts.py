@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from lora_studio.events import Warned
+from lora_studio.language import tr
 from lora_studio.models import Base, autoencode
 from lora_studio.sampling import kept_texts, replay
 
@@ -39,6 +40,6 @@ def warning(base: Base) -> Warned | None:
     if not (why := replay.take_failure(base)):
         return None
     return Warned(
-        what=f"Denoising steps could not be recorded as a CUDA graph: {why}.",
-        do="Pictures are drawn without, which is slower and gives the same.",
+        what=tr("Denoising steps could not be recorded as a CUDA graph: {why}.", why=why),
+        do=tr("Pictures are drawn without, which is slower and gives the same."),
     )

@@ -39,10 +39,10 @@ def opened(start: FromImage) -> Image.Image:
     try:
         data = path.read_bytes()
         if files.sha256(path) != start.sha256:
-            what = f"{path.name} has changed since it was chosen."
+            what = tr("{name} has changed since it was chosen.", name=path.name)
             raise SettingsError(what, where=start.path, do=tr("Choose it again."))
         with Image.open(io.BytesIO(data)) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        what = f"{path.name} cannot be read as a picture."
+        what = tr("{name} cannot be read as a picture.", name=path.name)
         raise SettingsError(what, where=start.path, do=tr("Choose a PNG, JPEG or WebP file.")) from None

@@ -88,14 +88,15 @@ def read(text: str, reading: Reading, tokenizers: Sequence[Tokenizer], learned: 
     written = without_prefix(text, [one.word for one in learned[0]])
     parts = reading.parts(written)
     if any(abs(part.weight) > MOST_WEIGHT for part in parts):
-        what = f"A word of the prompt {_beginning(text)} weighs more than {MOST_WEIGHT:g}."
-        raise SettingsError(what, where="prompt", do="Weights from 0.5 to 1.5 make sense; 1 is as written.")
+        what = tr("A word of the prompt {prompt} weighs more than {most:g}.", prompt=_beginning(text), most=MOST_WEIGHT)
+        raise SettingsError(what, where="prompt", do=tr("Weights from 0.5 to 1.5 make sense; 1 is as written."))
     chunks = [
         tokenizer.chunks(parts, words)[: reading.most_chunks(tokenizer) or None]
         for tokenizer, words in zip(tokenizers, learned, strict=True)
     ]
     if max(map(len, chunks)) > MOST_CHUNKS:
-        what = f"The prompt {_beginning(text)} is longer than {MOST_CHUNKS * tokenizers[0].room} tokens."
+        most = MOST_CHUNKS * tokenizers[0].room
+        what = tr("The prompt {prompt} is longer than {most} tokens.", prompt=_beginning(text), most=most)
         raise SettingsError(what, where="prompt", do=tr("Shorten it: in so long a text a single word hardly counts."))
     return ChunkedText("".join(part.text for part in parts), chunks, parts == [Part(text)])
 

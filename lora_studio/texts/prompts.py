@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lora_studio.events import Warned
+from lora_studio.language import tr
 
 ROUND, SQUARE = 1.1, 1 / 1.1
 """What a bracket without a number multiplies the weights of its words by."""
@@ -28,8 +29,10 @@ _PIECES = re.compile(
     re.VERBOSE,
 )
 _ELSEWHERE = {
-    re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>"): "Name adapters with --adapter FILE:WEIGHT, or add them to the mix.",
-    re.compile(r"\bAND\b"): "Join descriptions with a comma instead of AND.",
+    re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>"): tr(
+        "Name adapters with --adapter FILE:WEIGHT, or add them to the mix."
+    ),
+    re.compile(r"\bAND\b"): tr("Join descriptions with a comma instead of AND."),
 }
 """What A1111 reads as more than words, and the studio does not -> what to do instead."""
 
@@ -126,9 +129,9 @@ def unknown(prompts: Iterable[str]) -> list[Warned]:
         return []
     return [
         Warned(
-            what=f"In prompts the studio reads {', '.join(found)} as plain words, unlike A1111.",
+            what=tr("In prompts the studio reads {words} as plain words, unlike A1111.", words=", ".join(found)),
             where="prompt",
-            do=" ".join(dict.fromkeys(found.values())),
+            do=_both(list(dict.fromkeys(found.values()))),
         )
     ]
 
@@ -161,3 +164,8 @@ def _merged(runs: list[_Run]) -> Iterator[Part]:
         held = Part(run.text, run.weight, run.begins)
     if held is not None:
         yield held
+
+
+def _both(sentences: list[str]) -> str:
+    first, *more = sentences
+    return tr("{sentence} {next}", sentence=first, next=more[0]) if more else first

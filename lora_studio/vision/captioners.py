@@ -16,13 +16,14 @@ import transformers
 from PIL import Image
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
+from lora_studio.language import tr
 from lora_studio.vision import loading
 from lora_studio.vision.options import SentenceOptions
 
 _BLIP_TOKENS, _CHAT_TOKENS = 50, 160
 _FLORENCE_TOKENS = {"<CAPTION>": 60, "<DETAILED_CAPTION>": 160, "<MORE_DETAILED_CAPTION>": 320}
 """After which a caption is cut: more than these models usually write."""
-_ROLE = "captioner"
+_ROLE = tr("captioner")
 
 
 class Sentence(NamedTuple):

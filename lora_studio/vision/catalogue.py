@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lora_studio.language import tr
+
 
 class Task(StrEnum):
     """What a model makes of a picture."""
@@ -38,7 +40,7 @@ MODELS = (
         Task.SENTENCES,
         "BSD-3-Clause",
         1_880_000_000,
-        "One short sentence for each picture.",
+        tr("One short sentence for each picture."),
     ),
     VisionModel(
         "florence2",
@@ -47,7 +49,7 @@ MODELS = (
         Task.SENTENCES,
         "MIT",
         0,
-        "A sentence or a paragraph, as detailed as you choose.",
+        tr("A sentence or a paragraph, as detailed as you choose."),
     ),
     VisionModel(
         "qwen",
@@ -56,16 +58,16 @@ MODELS = (
         Task.SENTENCES,
         "Apache-2.0",
         0,
-        "Follows an instruction of your own. With two billion weights it is the largest of these.",
+        tr("Follows an instruction of your own. With two billion weights it is the largest of these."),
     ),
     VisionModel(
         "wd14",
-        "WD14 tagger",
+        tr("WD14 tagger"),
         "SmilingWolf/wd-vit-tagger-v3",
         Task.TAGS,
         "Apache-2.0",
         380_000_000,
-        "Booru tags, for base models that were trained on them.",
+        tr("Booru tags, for base models that were trained on them."),
     ),
     VisionModel(
         "u2net",
@@ -74,16 +76,16 @@ MODELS = (
         Task.MASKS,
         "Apache-2.0",
         176_000_000,
-        "Finds what stands out from the background.",
+        tr("Finds what stands out from the background."),
     ),
     VisionModel(
         "u2net-person",
-        "U²-Net for people",
+        tr("U²-Net for people"),
         "BritishWerewolf/U-2-Net-Human-Seg",
         Task.MASKS,
         "Apache-2.0",
         176_000_000,
-        "Finds people.",
+        tr("Finds people."),
     ),
 )
 

@@ -58,14 +58,16 @@ def kind(folder: Path, role: str) -> str:
     found = config(folder, role)
     name = str(found.get("model_type", ""))
     if name not in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES:
-        own = " and needs code of its own, which the studio never runs" if "auto_map" in found else ""
+        parts = {"name": folder.name, "kind": name or tr("unknown")}
+        what = tr("{name} is of the kind {kind}, which transformers does not know.", **parts)
+        if "auto_map" in found:
+            what = tr(
+                "{name} is of the kind {kind}, which transformers does not know and needs code of its own, which the "
+                "studio never runs.",
+                **parts,
+            )
         raise ModelError(
-            tr(
-                "{name} is of the kind {value}, which transformers does not know{own}.",
-                name=folder.name,
-                value=name or "unknown",
-                own=own,
-            ),
+            what,
             where=folder,
             do=tr("Choose another model, or the same one converted for transformers."),
         )
@@ -86,10 +88,10 @@ def model(auto: Any, folder: Path, role: str, **how: Any) -> Any:
         named = ", ".join(sorted(told["missing_keys"])[:3])
         raise ModelError(
             tr(
-                "{name} lacks {missing_keys} weights: {named} ….",
+                "{name} lacks {missing} weights: {keys} ….",
                 name=folder.name,
-                missing_keys=len(told["missing_keys"]),
-                named=named,
+                missing=len(told["missing_keys"]),
+                keys=named,
             ),
             where=folder,
             do=tr("Download the model again."),
@@ -117,10 +119,9 @@ def refused(folder: Path, role: str, error: Exception) -> ModelError:
             tr("{name} needs the package {package}, which is not installed.", name=folder.name, package=package),
             where=folder,
             do=tr(
-                "Install it in the studio's environment, then start the studio again: {executable} -m "
-                "pip install {package}. Or choose another model.",
-                executable=sys.executable,
-                package=package,
+                "Install it in the studio's environment, then start the studio again: {command}. Or choose another "
+                "model.",
+                command=f"{sys.executable} -m pip install {package}",
             ),
         )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -74,17 +74,18 @@ def _cached(name: str) -> Path:
 def missing(name: str) -> ModelError:
     """The error for a model of the hub that was not downloaded: what it takes, and how to get it."""
     offered = catalogue.named(name)
-    facts = f"It takes {offered.size / 1e9:.1f} GB. " if offered and offered.size else ""
-    facts += f"Its licence is {offered.licence}. " if offered else ""
+    do = tr(
+        "Download it with: {command}. With --look, that command only shows its size and licence.",
+        command=f"python3 app.py download {name}",
+    )
+    if offered:
+        do = tr("Its licence is {licence}. {advice}", licence=offered.licence, advice=do)
+    if offered and offered.size:
+        do = tr("It takes {size:.1f} GB. {advice}", size=offered.size / 1e9, advice=do)
     return ModelError(
         tr("{name} was not downloaded yet.", name=name),
         where=name,
-        do=tr(
-            "{facts}Download it with: python3 app.py download {name}. With --look, that command only "
-            "shows its size and licence.",
-            facts=facts,
-            name=name,
-        ),
+        do=do,
         details={"download": name},
     )
 
@@ -126,7 +127,7 @@ def _onnx(folder: Path) -> Path:
         )
     listed = ", ".join(path.name for path in found)
     raise ModelError(
-        tr("{name} holds several .onnx files: {listed}.", name=folder.name, listed=listed),
+        tr("{name} holds several .onnx files: {names}.", name=folder.name, names=listed),
         where=folder,
         do=tr("Name one of them."),
     )

@@ -57,11 +57,9 @@ def _graph(name: str, sizes: dict[str, int]) -> dict[str, int]:
     usual = [path for path in ("model.onnx", "onnx/model.onnx") if path in graphs]
     if not usual and len(graphs) != 1:
         raise ModelError(
-            tr(
-                "{name} has {value}.",
-                name=name,
-                value="several ONNX files" if graphs else "no safetensors weights and no ONNX file",
-            ),
+            tr("{name} has several ONNX files.", name=name)
+            if graphs
+            else tr("{name} has no safetensors weights and no ONNX file.", name=name),
             where=name,
             do=tr("Download the one that you want in the browser, and give its path.")
             if graphs

@@ -38,16 +38,17 @@ class Graph:
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             raise ModelError(
                 tr(
-                    "{name} does not take one picture: its inputs are {listed}.",
+                    "{name} does not take one picture: its inputs are {inputs}.",
                     name=path.name,
-                    listed=", ".join(f"{one.name} {one.shape}" for one in inputs),
+                    inputs=", ".join(f"{one.name} {one.shape}" for one in inputs),
                 ),
                 where=path,
                 do=tr("Choose a tagger of the WD14 kind or a segmenter of the U²-Net kind."),
             )
         self._input = inputs[0].name
         self.shape = tuple(side if isinstance(side, int) else 0 for side in inputs[0].shape)
-        self.device = f"{self._session.get_providers()[0].removesuffix('ExecutionProvider')}, by onnxruntime"
+        provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        self.device = tr("{provider}, by onnxruntime", provider=provider)
 
     def run(self, pictures: np.ndarray) -> Sequence[np.ndarray]:
         """All outputs for ``pictures``, float32 of the input's shape.
@@ -59,7 +60,7 @@ class Graph:
             return [np.asarray(one) for one in self._session.run(None, {self._input: pictures})]
         except Exception as error:  # onnxruntime's errors share no base class but Exception
             raise ModelError(
-                tr("{name} failed on a picture: {first_line}", name=self.path.name, first_line=_first_line(error)),
+                tr("{name} failed on a picture: {reason}", name=self.path.name, reason=_first_line(error)),
                 where=self.path,
                 do=tr("Choose another one."),
             ) from error
@@ -73,7 +74,8 @@ def _session(path: Path) -> InferenceSession:
             tr("onnxruntime cannot be used here: {error}.", error=error),
             where="onnxruntime",
             do=tr(
-                "Install it with: python3 -m pip install onnxruntime. Captioners such as Florence-2 work without it."
+                "Install it with: {command}. Captioners such as Florence-2 work without it.",
+                command="python3 -m pip install onnxruntime",
             ),
         ) from error
     options = onnxruntime.SessionOptions()
@@ -83,9 +85,9 @@ def _session(path: Path) -> InferenceSession:
         return onnxruntime.InferenceSession(path, options, providers=[one for one in _PROVIDERS if one in there])
     except Exception as error:  # as in Graph.run
         raise ModelError(
-            tr("{name} cannot be loaded: {first_line}", name=path.name, first_line=_first_line(error)),
+            tr("{name} cannot be loaded: {reason}", name=path.name, reason=_first_line(error)),
             where=path,
-            do="Download it again; a model in several files needs all of them.",
+            do=tr("Download it again; a model in several files needs all of them."),
         ) from error
 
 

@@ -23,7 +23,7 @@ from lora_studio.errors import ModelError
 from lora_studio.language import tr
 from lora_studio.vision import loading, local
 
-_ROLE = "scorer"
+_ROLE = tr("scorer")
 _AT_ONCE = 8
 
 
@@ -68,11 +68,11 @@ def kind_of(folder: Path) -> ScorerKind:
     config = loading.config(folder, _ROLE)
     if found := next((kind for kind in KINDS if kind.accepts(config)), None):
         return found
-    said = next(iter(config.get("architectures") or []), "") or config.get("model_type") or "unknown"
+    said = next(iter(config.get("architectures") or []), "") or config.get("model_type") or tr("unknown")
     raise ModelError(
-        tr("{name} is of the kind {said}, which gives pictures no score.", name=folder.name, said=said),
+        tr("{name} is of the kind {kind}, which gives pictures no score.", name=folder.name, kind=said),
         where=folder,
-        do=tr("Name the folder of one of these: {listed}.", listed="; ".join(kind.title for kind in KINDS)),
+        do=tr("Name the folder of one of these: {kinds}.", kinds="; ".join(str(kind.title) for kind in KINDS)),
     )
 
 
@@ -236,9 +236,9 @@ def _better(labels: Sequence[str], folder: Path) -> int:
         return good[0] if good else 0
     raise ModelError(
         tr(
-            "The labels of {name} do not say which picture is the better one: {listed}.",
+            "The labels of {name} do not say which picture is the better one: {labels}.",
             name=folder.name,
-            listed=", ".join(labels[:4]),
+            labels=", ".join(labels[:4]),
         ),
         where=folder / local.CONFIG,
         do=tr("Name a predictor with one output, or with two labels such as aesthetic and not_aesthetic."),
@@ -273,17 +273,17 @@ def _architectures(config: Mapping[str, Any]) -> Iterator[str]:
 KINDS = (
     ScorerKind("CLIP (CLIPModel)", lambda config: "CLIPModel" in _architectures(config), Clip),
     ScorerKind(
-        "DINO, DINOv2 or DINOv3 (a ViT without a classifier)",
+        tr("DINO, DINOv2 or DINOv3 (a ViT without a classifier)"),
         lambda config: not _DINO.isdisjoint(_architectures(config)),
         Dino,
     ),
     ScorerKind(
-        "an aesthetic classifier with one or two labels (…ForImageClassification)",
+        tr("an aesthetic classifier with one or two labels (…ForImageClassification)"),
         lambda config: any(name.endswith("ForImageClassification") for name in _architectures(config)),
         Classifier,
     ),
     ScorerKind(
-        "an aesthetic predictor on CLIP (AestheticsPredictorV1, V2Linear, V2ReLU)",
+        tr("an aesthetic predictor on CLIP (AestheticsPredictorV1, V2Linear, V2ReLU)"),
         lambda config: any(name.startswith("AestheticsPredictor") for name in _architectures(config)),
         AestheticHead,
     ),

@@ -79,11 +79,11 @@ class Tagger:
         if scores.shape[1:] != (len(self.known),):
             raise ModelError(
                 tr(
-                    "{name} scores {shape} tags and {tags_file} lists {known}.",
+                    "{name} scores {scored} tags and {file} lists {listed}.",
                     name=self._graph.path.name,
-                    shape=scores.shape[-1],
-                    tags_file=TAGS_FILE,
-                    known=len(self.known),
+                    scored=scores.shape[-1],
+                    file=TAGS_FILE,
+                    listed=len(self.known),
                 ),
                 where=self._graph.path,
                 do=tr("Download both files of the same model again."),

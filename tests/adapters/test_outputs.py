@@ -96,7 +96,7 @@ def test_what_needs_factors_refuses_them_by_name(tmp_path):
         with pytest.raises(AdapterError, match=f"is an OFT, which cannot be {purpose}") as caught:
             act()
         assert caught.value.do == "Export it as plain LoRA first, and use that."
-    with pytest.raises(AdapterError, match="An OFT cannot be taken out again"):
+    with pytest.raises(AdapterError, match="an OFT, which cannot be taken out again"):
         merge.unmerge(tmp_path, tmp_path / "b", [(adapter, 1.0)])
 
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 
 from lora_studio.bootstrap import triton as requirements
+from lora_studio.language import tr
 
-GAIN = (
+GAIN = tr(
     "With them a step of Stable Diffusion 1.5 took 39 % less time and 0.7 GB less memory, and one of SDXL 20 % less "
     "time, on an NVIDIA H200."
 )
@@ -40,15 +41,16 @@ def reason() -> str:
 
 def path() -> str:
     """What computes between a GPU's matrix products, for people."""
-    return "plain operations" if reason() else "fused kernels"
+    return tr("plain operations") if reason() else tr("fused kernels")
 
 
 def fallback() -> Fallback | None:
     """That a GPU takes plain operations, why, and what the kernels would bring; None where they work."""
     if not (why := reason()):
         return None
-    need = requirements.lacking(Path(sys.prefix)) or "They need PyTorch's triton package."
-    return Fallback(f"Plain operations take the place of the fused kernels: {why}.", f"{GAIN} {need}")
+    need = requirements.lacking(Path(sys.prefix)) or tr("They need PyTorch's triton package.")
+    what = tr("Plain operations take the place of the fused kernels: {why}.", why=why)
+    return Fallback(what, tr("{gain} {need}", gain=GAIN, need=need))
 
 
 def compiles() -> bool:
@@ -59,11 +61,11 @@ def compiles() -> bool:
 @cache
 def _probe() -> tuple[ModuleType | None, str]:
     if not torch.cuda.is_available():
-        return None, "there is no GPU for Triton"
+        return None, tr("there is no GPU for Triton")
     try:
         from lora_studio.models.fused import kernels as found
     except (ImportError, OSError, RuntimeError) as error:
-        return None, f"Triton cannot be imported ({error})"
+        return None, tr("Triton cannot be imported ({error})", error=error)
     try:
         _prepare()
         found.add(*(torch.zeros(shape, device="cuda") for shape in ((1, 1, 1, 1), (1, 1, 1, 1), (1,))))
@@ -71,7 +73,7 @@ def _probe() -> tuple[ModuleType | None, str]:
         Exception
     ) as error:  # a missing compiler, header or driver raises whatever it likes: each means the same here
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return None, f"Triton cannot compile ({lines[-1][:200]})"
+        return None, tr("Triton cannot compile ({error})", error=lines[-1][:200])
     return found, ""
 
 
