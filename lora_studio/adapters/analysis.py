@@ -15,7 +15,7 @@ from torch import Tensor
 from lora_studio.adapters import block_names, detect, dora, formats, resize, svd
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
-from lora_studio.language import tr
+from lora_studio.language import Told, tr
 
 _SAMPLED_ROWS = 16
 _BINS = (-8.0, 0.0, 40)
@@ -77,7 +77,7 @@ class Analysis(BaseModel):
     """Share of ‖ΔW‖² in each block, in the order of the forward pass."""
     heatmap: Heatmap
     histogram: Histogram
-    words: list[str]
+    words: list[Told]
 
 
 def analyze(adapter: Adapter, weights: dora.Weights | None = None) -> Analysis:
@@ -291,7 +291,7 @@ class Comparison(BaseModel):
     shared: int
     """Modules that both change."""
     pairs: list[Pair]
-    words: list[str]
+    words: list[Told]
 
 
 def compare(one: Adapter, other: Adapter, names: tuple[str, str] = ("The first", "the second")) -> Comparison:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from lora_studio.adapters import blend_methods
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import fault, tr
 
 KEY = "lora_studio.recipe"
 """The header's entry that holds a recipe as JSON."""
@@ -158,7 +158,7 @@ def blend(**values: Any) -> Blend:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise SettingsError(
-            tr("{field}: {problem} (it is {given}).", field=field, problem=first["msg"], given=repr(first["input"])),
+            tr("{field}: {problem} (it is {given}).", field=field, problem=fault(first), given=repr(first["input"])),
             where=field,
             do=tr("Weights go from -10 to 10."),
         ) from None

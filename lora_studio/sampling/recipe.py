@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lora_studio.adapters.recipe import KEY
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import fault, tr
 from lora_studio.sampling import picture_file
 from lora_studio.sampling.axes import Grid
 from lora_studio.sampling.sheet import sheet
@@ -28,9 +28,8 @@ def grid(**values: object) -> Grid:
         return Grid.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        said = first["msg"].removeprefix("Value error, ")
         raise SettingsError(
-            tr("The grid makes no sense: {reason}.", reason=said),
+            tr("The grid makes no sense: {reason}.", reason=fault(first)),
             where=".".join(map(str, first["loc"])),
             do=tr("Vary two different things; weight:FILE=… says whose weight."),
         ) from None
