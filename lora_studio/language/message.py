@@ -177,7 +177,7 @@ def _said(template: str, plural: str, parts: Mapping[str, Any]) -> str:
 
 def _part(value: Any) -> Any:
     """What is kept of a part: what JSON can hold, and messages. A list is said with commas between its texts."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list) or type(value) is tuple:  # others, such as a picture's size, say what they are
         return [_part(one) for one in value]
     return value if isinstance(value, str | int | float | Decimal | None) else str(value)
 

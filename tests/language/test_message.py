@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from lora_studio.dataset.items import Bucket
 from lora_studio.language import Message, Told, both, either, english, ntr, number, tr, using
 from lora_studio.language.message import from_data, to_data
 
@@ -23,6 +24,11 @@ JSON = st.recursive(
 
 class Warned(BaseModel):
     what: Told
+
+
+def test_a_part_that_says_itself_how_it_is_written_is_said_so():
+    """A picture's size, which is a tuple, is listed as "512, 768"."""
+    assert tr("It trains at {size}.", size=Bucket(512, 768)) == "It trains at 512 × 768."
 
 
 @pytest.mark.usefixtures("german")

@@ -21,7 +21,7 @@ from lora_studio.ui.translated import translated
 
 _SHOWN = re.compile(r'(?:aria-label|title|alt|placeholder)="([^"]*)"|>([^<>]+)<')
 _MESSAGE = re.compile(r"⟦[^⟦⟧]*⟧")
-_NAME = re.compile(r"/\S+|\d\w*\.png|10_\w+|\bGB\d?\b|BSD-3-Clause|BLIP")
+_NAME = re.compile(r"/\S+|\d\w*\.png|10_\w+|GB|BSD-3-Clause|BLIP")
 
 
 class _Brackets(gettext.NullTranslations):
@@ -72,9 +72,9 @@ def values(updates: dict) -> dict[str, str]:
 
 
 _DRAWN = (
-    "folder-title", "cards", "editor-head", "editor-caption", "editor-problems", "crop", "crop-size", "crop-spread",
-    "mask", "mask-share", "mask-alpha", "mask-find-all", "words", "folders", "pictures-message",
-    "leave-out", "selection",
+    "folder-title", "filters", "cards", "editor-head", "editor-caption", "editor-problems", "crop", "crop-size",
+    "crop-spread", "mask", "mask-share", "mask-alpha", "mask-find-all", "words-about", "words", "health", "folders",
+    "pictures-message", "leave-out", "selection",
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lora_studio.curation.collection import Card
-from lora_studio.language import tr
+from lora_studio.language import in_sequence, tr
 from lora_studio.ui import words
 
 _HELP = tr("Describe what is there, not how it looks.")
@@ -37,7 +37,7 @@ def html(card: Card, folder: str, most_tokens: int, answer: SaveOutcome | None =
     told = "".join(f' data-{key}="{_attribute(value)}"' for key, value in data.items())
     lines = card.picture.caption.count("\n") + 1
     label, unsaved = words.text(tr("Caption")), words.text(tr("Not saved yet"))
-    about = " ".join(map(str, [_HELP, *[_LINES] * (lines > 1), tr("Ctrl+Enter: next picture.")]))
+    about = in_sequence([_HELP, *[_LINES] * (lines > 1), tr("Ctrl+Enter: next picture.")])
     return (
         f'<div class="caption-field"{told}><label for="caption-text">{label}</label>'
         '<textarea id="caption-text" rows="3" aria-describedby="caption-help caption-state"></textarea>'

@@ -9,7 +9,7 @@ from lora_studio.curation.collection import Card, Collection
 from lora_studio.events import State
 from lora_studio.jobs.captioning import CaptioningView, Mode
 from lora_studio.jobs.model_downloads import HubOffer, ModelDownload
-from lora_studio.language import ntr, tr
+from lora_studio.language import few, in_sequence, ntr, tr
 from lora_studio.ui import outcome, words
 from lora_studio.ui.pages.pictures import changes, thumbnails
 from lora_studio.vision import catalogue
@@ -145,7 +145,7 @@ def offered(model: str, offer: HubOffer | None) -> str:
     facts = [tr("About {size}.", size=words.size(known.size))] if known and known.size else []
     facts += [tr("Licence: {licence}.", licence=known.licence)] if known else []
     facts.append(tr("The hub is asked only when you press Look it up."))
-    return words.notice("warned", tr("{name} is not on this machine.", name=name), do=" ".join(facts))
+    return words.notice("warned", tr("{name} is not on this machine.", name=name), do=in_sequence(facts))
 
 
 def downloading(download: ModelDownload) -> str:
@@ -165,6 +165,6 @@ def downloading(download: ModelDownload) -> str:
 
 def _styled(found: Sequence[str]) -> str:
     """That captions name the style."""
-    named = ", ".join(f"“{one}”" for one in found[:5]) + (f" and {len(found) - 5:,} more" if len(found) > 5 else "")
+    named = few([tr("“{word}”", word=one) for one in found], 5)
     do = tr("What captions leave unsaid becomes the style: remove these words.")
     return words.notice("warned", tr("The new captions say how the pictures are made: {named}.", named=named), do=do)

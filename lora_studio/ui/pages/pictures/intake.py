@@ -14,7 +14,7 @@ from lora_studio import files
 from lora_studio.dataset import pictures
 from lora_studio.dataset.intake import Item
 from lora_studio.errors import DatasetError, StudioError
-from lora_studio.language import ntr, tr
+from lora_studio.language import in_sequence, ntr, tr
 from lora_studio.ui import paths, words
 from lora_studio.ui.outcome import WORK, Updates, busy, wrong
 from lora_studio.ui.pages.pictures import drop, recent, uploads
@@ -187,7 +187,7 @@ class Intake:
         uploads.forget(uploaded, outputs)
         told = [problem.what for problem in kept.left_out] + _others(look.others)
         look.uploaded, look.others, look.intake = [], [], _is_open(look)
-        look.arrived[kept.folder] = " ".join([_kept(uploaded, kept.folder), *map(str, told)])
+        look.arrived[kept.folder] = in_sequence([_kept(uploaded, kept.folder), *told])
         yield {setup.data: str(kept.folder), self.refused: gr.update(visible=False), **self._drawn(look)}
 
     def _drawn(self, look: PicturesLook) -> Updates:

@@ -20,7 +20,7 @@ from lora_studio.curation.target import Target
 from lora_studio.dataset.examination import Progress
 from lora_studio.dataset.intake import Item
 from lora_studio.errors import DatasetError, StudioError
-from lora_studio.language import tr
+from lora_studio.language import in_sequence, tr
 from lora_studio.ui import words
 from lora_studio.ui.pages.pictures.drafts import CaptioningDraft, EditDraft
 from lora_studio.ui.pages.train import pictures
@@ -161,7 +161,7 @@ class Collections:
         if look.folder:
             with suppress(StudioError):  # every edit tries again, and says why it cannot
                 if done := self.workbench(look).settle():
-                    look.said = f'<p class="told">{words.text(" ".join(map(str, (done.sentence, *done.notes))))}</p>'
+                    look.said = f'<p class="told">{words.text(in_sequence((done.sentence, *done.notes)))}</p>'
 
     def read(self, look: PicturesLook) -> Iterator[tuple[int, int]]:
         """Reads the folder again. While that takes long, yields how many pictures of how many were read. What prevents

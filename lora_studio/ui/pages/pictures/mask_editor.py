@@ -12,7 +12,7 @@ from lora_studio.curation.collection import Card, Collection
 from lora_studio.curation.masks import CORNERS, WHITE, Extent, Finish, Source
 from lora_studio.dataset.items import Dataset
 from lora_studio.errors import DatasetError, StudioError
-from lora_studio.language import tr
+from lora_studio.language import in_sequence, tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates, wrong
 from lora_studio.ui.pages.pictures import drawn_masks, mask_canvas, stage
@@ -144,8 +144,7 @@ class MaskTool:
 def _learned(card: Card) -> str:
     mask = masks.of(card.picture)
     if mask is None:
-        none = tr("No mask: all of it is learned.")
-        return f'<p class="hint">{words.text(none)} {words.text(_SAID)}</p>'
+        return f'<p class="hint">{words.text(in_sequence([tr("No mask: all of it is learned."), _SAID]))}</p>'
     share = masks.learned(mask)
     learned = tr("{share:.0%} of the picture is learned.", share=share)
     said = f'<p class="sentence">{words.text(learned)}</p><p class="hint">{words.text(_SAID)}</p>'

@@ -19,7 +19,7 @@ from lora_studio.errors import RunError, StudioError
 from lora_studio.jobs import turns
 from lora_studio.jobs.image_spec import RoundTrip
 from lora_studio.jobs.renderer import Renderer
-from lora_studio.language import tr
+from lora_studio.language import in_sequence, tr
 from lora_studio.ui import images, words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.outcome import WORK, Updates, busy, wrong
@@ -183,4 +183,4 @@ def note(card: Card, seen: Path, read: Path) -> str:
     ]
     if card.picture.mask:
         said.append(tr("What is hatched is not learned."))
-    return f'<p class="hint">{words.text(" ".join(said))}</p>'
+    return f'<p class="hint">{words.text(in_sequence(said))}</p>'

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lora_studio.curation.collection import Card, Collection
 from lora_studio.dataset.problems import Kind, Problem
-from lora_studio.language import tr
+from lora_studio.language import few, in_sequence, tr
 
 
 class Remark(NamedTuple):
@@ -66,15 +66,14 @@ def _own(card: Card, collection: Collection) -> Iterator[Remark]:
 def _scanned(problem: Problem, card: Card) -> Remark:
     """A problem that the scan of the folder found, in words about this picture."""
     others = [name for name in problem.files if name != card.name]
-    shown = ", ".join(others[:3]) + (f" and {len(others) - 3:,} more" if len(others) > 3 else "")
     if problem.kind == "identical" and others:
-        return Remark(tr("It is the same picture as {others}.", others=shown), *_OUT)
+        return Remark(tr("It is the same picture as {others}.", others=few(others, 3)), *_OUT)
     if problem.kind == "alike" and others:
-        return Remark(tr("It is almost the same as {others}.", others=shown), *_OUT)
+        return Remark(tr("It is almost the same as {others}.", others=few(others, 3)), *_OUT)
     if problem.kind == "alpha":
         return Remark(tr("It is partly transparent and laid on white."), "mask", tr("Mask what is transparent"))
     if problem.kind in NOTICES:
         return Remark(NOTICES[problem.kind])
     if others:
-        return Remark(f"{problem.what} {problem.do}")
+        return Remark(in_sequence([problem.what, problem.do]))
     return Remark(problem.what)

@@ -41,7 +41,7 @@ from lora_studio import starter
 from lora_studio.curation.collection import Collection
 from lora_studio.dataset import preparation
 from lora_studio.errors import DatasetError, StudioError
-from lora_studio.language import ntr, tr
+from lora_studio.language import in_sequence, ntr, tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates, wrong
 from lora_studio.ui.pages.pictures import uploads
@@ -167,7 +167,7 @@ class Room:
         """Takes what an edit changed into the cards, and its sentence into the page's message. ``fields`` are those of
         ``Picture`` by the pictures' names, such as ``crop={"a.png": None}``. Without any the folder is read again.
         """
-        look.said = _told(" ".join(map(str, (done.sentence, *done.notes))))
+        look.said = _told(in_sequence((done.sentence, *done.notes)))
         if captions is None and left_out is None and not fields:
             self.collections.of(look, fresh=True)
             return

@@ -9,7 +9,7 @@ import gradio as gr
 
 from lora_studio.curation.collection import Collection
 from lora_studio.errors import DatasetError, StudioError
-from lora_studio.language import ntr, tr
+from lora_studio.language import in_sequence, ntr, tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import WORK, Updates, wrong
 from lora_studio.ui.pages.pictures import drawn_masks
@@ -165,4 +165,4 @@ class SubjectTool:
                     "{count:,} masks that you changed meanwhile stayed.",
                 )
             )
-        return f'<p class="told">{words.text(" ".join(map(str, said)))}</p>'
+        return f'<p class="told">{words.text(in_sequence(said))}</p>'
