@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from lora_studio.evaluation.advice import advise
 from lora_studio.evaluation.judgements import Judgement
 from lora_studio.evaluation.value import Value
+from lora_studio.language import Told
+from lora_studio.language.message import to_data
 from lora_studio.sweeps.space import Params
 
 
@@ -122,9 +124,9 @@ class Trial(NamedTuple):
     outcome: TrialOutcome | None = None
     seconds: float = 0.0
     machine: str = ""
-    error: str = ""
+    error: Told = ""
 
     def told(self, samples: bool = False) -> dict[str, Any]:
         """As plain data that JSON can represent."""
         outcome = self.outcome and self.outcome.model_dump(exclude=None if samples else {"samples"})
-        return {**self._asdict(), "outcome": outcome}
+        return {**self._asdict(), "outcome": outcome, "error": to_data(self.error)}

@@ -22,7 +22,8 @@ from optuna.trial import TrialState as OptunaState
 from lora_studio import locks
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import RunError, StudioError
-from lora_studio.language import tr
+from lora_studio.language import in_sequence, tr
+from lora_studio.language.message import from_data, to_data
 from lora_studio.locks import Lock
 from lora_studio.sweeps.outcome import Trial, TrialOutcome, TrialState
 from lora_studio.sweeps.space import Params, ValueRange
@@ -249,7 +250,7 @@ class TrialStore:
                 trial.set_user_attr("attempt", attempt - 1)
             raise
         except StudioError as error:
-            trial.set_user_attr("error", str(error))
+            trial.set_user_attr("error", to_data(_told(error)))
             raise
 
     def _suggested(self, trial: optuna.Trial, key: str) -> Any:
@@ -290,6 +291,13 @@ def _values(trial: FrozenTrial) -> Params:
     return trial.system_attrs.get("fixed_params", trial.params)
 
 
+def _told(error: StudioError) -> str:
+    what = error.what
+    if error.where and error.where not in what:
+        what = tr("{what} [{where}]", what=what, where=error.where)
+    return in_sequence([what, error.do])
+
+
 def _row(number: int, trial: FrozenTrial) -> Trial:
     found = trial.user_attrs.get("outcome")
     return Trial(
@@ -299,5 +307,5 @@ def _row(number: int, trial: FrozenTrial) -> Trial:
         TrialOutcome.model_validate_json(found) if found else None,
         trial.duration.total_seconds() if trial.duration else 0.0,
         trial.user_attrs.get("worker", {}).get("machine", "").split(" ")[0],
-        trial.user_attrs.get("error", ""),
+        from_data(trial.user_attrs.get("error", "")),
     )
