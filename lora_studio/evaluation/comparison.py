@@ -16,7 +16,7 @@ import numpy as np
 from lora_studio.config.settings import Settings
 from lora_studio.evaluation.judgements import Judgement
 from lora_studio.evaluation.value import Value, number
-from lora_studio.language import in_sequence, tr
+from lora_studio.language import in_row, in_sequence, tr
 
 _SEED = 6
 _QUANTILES = (0.025, 0.975)
@@ -217,10 +217,10 @@ def _values(group: Sequence[Mapping[str, Any]], key: str) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, bool):
-        return "on" if value else "off"
+        return tr("on") if value else tr("off")
     if isinstance(value, list | tuple):
-        return "; ".join(map(_text, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
+        return in_row(map(_text, value)) if value else tr("none")
+    return f"{value:g}" if isinstance(value, float) else str(value) or tr("none")
 
 
 def pictures_seen(settings: Settings, step: int) -> int:

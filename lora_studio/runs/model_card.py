@@ -19,7 +19,7 @@ from lora_studio.adapters import card, detect
 from lora_studio.adapters.card import CardText
 from lora_studio.adapters.head import relabel
 from lora_studio.adapters.kinds import KINDS
-from lora_studio.language import tr
+from lora_studio.language import ENGLISH, english, tr, using
 from lora_studio.runs.shown import Shown
 
 _SIDE = 768
@@ -37,15 +37,16 @@ def pictures_folder(adapter: Path) -> Path:
 
 
 def markdown(adapter: Path, pictures: Sequence[card.CardPicture]) -> str:
-    """The card of an adapter, by what its header says now.
+    """The card of an adapter, by what its header says now. It is in English, as others read it.
 
     Raises:
         AdapterError: it cannot be read.
     """
     summary, texts = adapters.summary(adapter), adapters.header(adapter).metadata
-    family = detect.label(summary.family).removeprefix("the ")
+    family = english(detect.label(summary.family)).removeprefix("the ")
     family = family[:1].upper() + family[1:]
-    return card.markdown(adapter.stem, texts, family, KINDS[summary.method].title, summary.rank, pictures)
+    with using(ENGLISH):
+        return card.markdown(adapter.stem, texts, family, KINDS[summary.method].title, summary.rank, pictures)
 
 
 def pictures(adapter: Path, shown: Sequence[Shown]) -> list[card.CardPicture]:

@@ -76,7 +76,7 @@ class World:
 
     def named(self, device: str) -> str:
         """All devices together, for people."""
-        return f"{self.size} × {device}" if self.size > 1 else device
+        return tr("{count} × {device}", count=self.size, device=device) if self.size > 1 else device
 
     def broadcast(self, thing: Any) -> Any:
         """Gives every process the leader's ``thing``."""

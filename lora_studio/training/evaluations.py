@@ -107,7 +107,7 @@ class Evaluations:
                 self.session.base.encoders_to("cpu")
 
     def _failed(self, error: Exception, what: str) -> Warned:
-        warned = exceptions.skipped(error, what, "pictures", self.place)
+        warned = exceptions.skipped(error, what, tr("pictures"), self.place)
         self._failures += 1
         if self._failures < _FAILURES or not self.every:
             return warned

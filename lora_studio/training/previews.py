@@ -40,7 +40,7 @@ def draw(session: Session, base: bool = False) -> Generator[Event, None, float]:
         if devices.lost(error):
             raise
         what = tr("The previews of step {step} could not be drawn", step=session.step)
-        yield exceptions.skipped(error, what, "previews", session.run.previews)
+        yield exceptions.skipped(error, what, tr("previews"), session.run.previews)
     return saved
 
 
