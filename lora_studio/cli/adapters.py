@@ -13,6 +13,7 @@ import typer
 from lora_studio import starter
 from lora_studio.adapters import container
 from lora_studio.errors import AdapterError, SettingsError
+from lora_studio.language import tr
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,8 @@ def existing(path: Path) -> Path:
     """
     path = path.expanduser()
     if not path.exists():
-        raise AdapterError(f"There is no adapter {path}.", where="FILE", do="Give the path of a .safetensors file.")
+        what = tr("There is no adapter {path}.", path=path)
+        raise AdapterError(what, where="FILE", do=tr("Give the path of a .safetensors file."))
     container.refuse_pickle_name(path)
     return path.resolve()
 

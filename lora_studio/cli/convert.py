@@ -13,6 +13,7 @@ from lora_studio.adapters.metadata import Privacy
 from lora_studio.cli import adapters as shared
 from lora_studio.cli.options import AsJson, of_class, required, tell
 from lora_studio.errors import AdapterError, SettingsError
+from lora_studio.language import tr
 
 if TYPE_CHECKING:
     from lora_studio.adapters import Adapter
@@ -140,9 +141,9 @@ def _export(options: ConvertOptions, adapter: Adapter, path: Path) -> Export:
     if adapter.kind.needs_base:
         if not options.base:
             raise SettingsError(
-                f"This is {adapter.kind.a_title}. Converting it needs its base model.",
+                tr("This is {kind}. Converting it needs its base model.", kind=adapter.kind.a_title),
                 where="--base",
-                do="Name the base model that it was trained on.",
+                do=tr("Name the base model that it was trained on."),
             )
         weights = merge.weight_reader(shared.base_path(options.base), adapter.family)
     return proof.export(

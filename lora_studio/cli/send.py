@@ -17,6 +17,7 @@ from lora_studio.cli import adapters as shared
 from lora_studio.cli.options import AsJson, Outputs, of_class, required, tell
 from lora_studio.config.specs import did_you_mean
 from lora_studio.errors import AdapterError, SettingsError
+from lora_studio.language import tr
 from lora_studio.runs import OUTPUTS, library, programs, sending
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.runs.programs import Program
@@ -170,5 +171,5 @@ def _base(entry: Entry, given: str, outputs: Path) -> str:
         return given or "starter"
     if entry.run and (base := runs.Run(outputs / entry.run).settings().run.base):
         return base
-    what = f"This is {KINDS[entry.method].a_title}. Sending it needs its base model."
-    raise SettingsError(what, where="--base", do="Name the base model that it was trained on.")
+    what = tr("This is {kind}. Sending it needs its base model.", kind=KINDS[entry.method].a_title)
+    raise SettingsError(what, where="--base", do=tr("Name the base model that it was trained on."))
