@@ -19,7 +19,7 @@ from lora_studio.cli import ingredients
 from lora_studio.cli.ingredients import Chosen
 from lora_studio.cli.options import AsJson, Outputs, of_class, tell
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import in_sequence
 from lora_studio.runs import OUTPUTS
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _save_and_tell(
         "size": size,
         "residual": blended.residual,
         "residuals": blended.residuals,
-        "notices": [tr("{what} {do}", what=notice.what, do=notice.do) for notice in blended.notices],
+        "notices": [in_sequence((notice.what, notice.do)) for notice in blended.notices],
         "recipe": recipe.model_dump(),
         "proof": export.proof.data() if export else [],
     }

@@ -12,7 +12,7 @@ from lora_studio.adapters.recipe import MOST_WEIGHT
 from lora_studio.config.specs import did_you_mean
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.jobs.image_spec import Placed
-from lora_studio.language import english, tr
+from lora_studio.language import english, in_sequence, tr
 from lora_studio.runs.library import Entry
 from lora_studio.texts import learned_words, prompts
 from lora_studio.ui.pages.library import cards
@@ -101,10 +101,9 @@ def _entry(name: str, entries: Sequence[Entry]) -> Entry:
             if of(entry).casefold() == wanted:
                 return entry
     near = did_you_mean(name, [cards.stem(entry) for entry in entries], listed=4) if entries else ""
+    others = tr("Others are added on the page Library.")
     raise AdapterError(
         tr("The library has no adapter named {name}.", name=name),
         where=f"<lora:{name}>",
-        do=tr("{near} Others are added on the page Library.", near=near)
-        if near
-        else tr("Others are added on the page Library."),
+        do=in_sequence((near, others)),
     )

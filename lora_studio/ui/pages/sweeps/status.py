@@ -9,7 +9,7 @@ from typing import Any
 from lora_studio.errors import StudioError
 from lora_studio.events import State
 from lora_studio.jobs.sweeping import SweepingJob, SweepingView
-from lora_studio.language import declared, tr
+from lora_studio.language import declared, in_sequence, tr
 from lora_studio.sweeps import study
 from lora_studio.sweeps.outcome import TrialState
 from lora_studio.sweeps.space import Sweep
@@ -47,7 +47,7 @@ def about(sweep: Sweep | None, pace: float | None) -> str:
         trials = tr("{trials}, {seeds} training seeds each", trials=trials, seeds=sweep.seeds)
     which = tr("{trials}: {sampler}.", trials=trials, sampler=_SAMPLERS[sweep.sampler])
     known = pace and tr("About {duration} on this machine.", duration=words.duration(pace * _steps(sweep)))
-    told = f"{which} {known or tr('How long that takes is known after the first trial.')}"
+    told = in_sequence((which, known or tr("How long that takes is known after the first trial.")))
     blurb = f'<p class="blurb">{words.text(declared(sweep.blurb))}</p>'
     return f'{blurb}{table.axes(sweep)}<p class="hint">{words.text(told)}</p>'
 
@@ -91,7 +91,7 @@ def html(job: SweepingJob, seen: SweepingView) -> str:
     """How far the study is, and what it waits for or why it ended."""
     share = 100 * seen.done / seen.total if seen.total else 0
     kind = "stopping" if seen.stopping else str(seen.state)
-    told = " ".join(_told(job, seen))
+    told = in_sequence(_told(job, seen))
     bar = f'<div class="bar"><i style="width:{share:.3g}%"></i></div>'
     error = wrong(StudioError(seen.error.what, where=seen.error.where, do=seen.error.do)) if seen.error else ""
     return f'<div class="{kind}"><p class="sentence"><span class="dot"></span>{words.text(told)}</p>{bar}</div>{error}'
