@@ -45,8 +45,10 @@ from tests.sweeps.conftest import outcome
 _SHOWN = re.compile(r'(?:aria-label|title|alt|placeholder)="([^"]*)"|>([^<>]+)<')
 _MESSAGE = re.compile(r'⟦[^⟦⟧<"]*⟧?')
 _NAME = re.compile(
-    r"\b[KMG]B\b|\bWebP\b|DPM\+\+ 2M|\d\w*\.(png|safetensors)|kohya \(ComfyUI, Forge, A1111\)|\b(Lo|Do)RA\b|\d\. \w+\.? \d{4}"
+    r"\b[KMG]B\b|\bWebP\b|DPM\+\+ 2M|\b(Lo|Do)RA\b|kohya \(ComfyUI, Forge, A1111\)"
+    r"|\d\w*\.(png|safetensors)|\d\. \w+\.? \d{4}"
 )
+"""What is no word: units, files, dates, and what is called the same everywhere."""
 
 
 class _Brackets(gettext.NullTranslations):
@@ -157,9 +159,7 @@ def test_adapters_their_facts_and_recipes(tmp_path):
     """A fact of a card or a head of a recipe stays English."""
     folder = runs.library_folder(tmp_path)
     trained = Training(settings={"rank": 4}, base="", images=[], steps=1200)
-    blend = Blend(
-        method="ties", rank=4, density=0.5, ingredients=[Ingredient(name="1", weight=0.5)] * 2
-    )
+    blend = Blend(method="ties", rank=4, density=0.5, ingredients=[Ingredient(name="1", weight=0.5)] * 2)
     for index, one in enumerate((trained, blend, None)):
         metadata = {"modelspec.title": "船"} | ({recipe.KEY: recipe.dumps(one)} if one else {})
         adapters.write(small(), folder / f"{index}.safetensors", metadata=metadata)

@@ -46,10 +46,11 @@ def about(sweep: Sweep | None, pace: float | None) -> str:
     if sweep.seeds > 1:
         trials = tr("{trials}, {seeds} training seeds each", trials=trials, seeds=sweep.seeds)
     which = tr("{trials}: {sampler}.", trials=trials, sampler=_SAMPLERS[sweep.sampler])
-    known = pace and tr("About {duration} on this machine.", duration=words.duration(pace * _steps(sweep)))
-    told = in_sequence((which, known or tr("How long that takes is known after the first trial.")))
+    long = tr("How long that takes is known after the first trial.")
+    if pace:
+        long = tr("About {duration} on this machine.", duration=words.duration(pace * _steps(sweep)))
     blurb = f'<p class="blurb">{words.text(declared(sweep.blurb))}</p>'
-    return f'{blurb}{table.axes(sweep)}<p class="hint">{words.text(told)}</p>'
+    return f'{blurb}{table.axes(sweep)}<p class="hint">{words.text(in_sequence((which, long)))}</p>'
 
 
 _ALIKE = 3
