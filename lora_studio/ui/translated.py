@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lora_studio import language
 from lora_studio.language import ENGLISH, LANGUAGES, Message, tr
 from lora_studio.ui import words
+from lora_studio.ui.icons import icon
 
 COOKIE = "lora-studio-language"
 _CHOOSING = """
@@ -109,7 +110,7 @@ def choice() -> str:
         f'<option value="{code}" lang="{code}"{" selected" * (code == language.current())}>{name}</option>'
         for code, name in LANGUAGES.items()
     )
-    return f'<select id="language" aria-label="{words.text(tr("Language"))}">{options}</select>'
+    return f'{icon("language")}<select id="language" aria-label="{words.text(tr("Language"))}">{options}</select>'
 
 
 def choosing() -> str:
