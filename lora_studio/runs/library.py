@@ -23,10 +23,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from lora_studio import adapters, files, runs
 from lora_studio.adapters.container import refuse_pickle_name
-from lora_studio.adapters.detect import label
+from lora_studio.adapters.detect import heading, label
 from lora_studio.adapters.listing import Summary
 from lora_studio.errors import AdapterError
-from lora_studio.language import tr
+from lora_studio.language import english, tr
 from lora_studio.runs import Run, Unreadable, checkpoints, undo
 from lora_studio.runs import trash as trash_can
 from lora_studio.runs.model_card import card_file, pictures_folder
@@ -238,7 +238,8 @@ def _text(entry: Entry) -> str:
         entry.trigger,
         *entry.words,
         entry.family,
-        label(entry.family),
+        english(label(entry.family)),
+        str(heading(entry.family)),  # as its card says it
         entry.method,
         entry.dialect,
         f"rank{entry.rank}",

@@ -98,7 +98,8 @@ def in_code() -> tuple[list[Found], list[Mistake]]:
 def declared() -> list[Found]:
     """What the settings, their choices, registries, presets and sweeps say."""
     found = [
-        Found(ending, "", "lora_studio/language/message.py") for ending in ("{some} and {last}", "{some} or {last}")
+        Found(ending, "", "lora_studio/language/message.py")
+        for ending in (", ", "{some} and {last}", "{some} or {last}")
     ]
     found += [Found(group.value, "", "lora_studio/config/declaration.py") for group in Group]
     for spec in SPECS.values():

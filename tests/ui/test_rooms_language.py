@@ -80,6 +80,11 @@ def test_adapters_are_found_by_their_english_names(states, tmp_path):
     assert [row.path for row in mix.rows] == [states[0].path]
 
 
+def test_adapters_are_found_by_the_model_that_their_cards_name(states):
+    """A search for what a card says found nothing, or one that worked in English."""
+    assert library.search(states, "»built-in") == library.search(states, "the built-in starter") == states
+
+
 def test_the_address_forgets_a_deleted_adapter_in_every_language():
     """The browser looked for an English sentence."""
     mark = _NAMED_NO_MORE.partition("includes('")[2].partition("')")[0]

@@ -191,11 +191,10 @@ def size_of(asked: DrawFields, side: int) -> PixelSize:
     if asked.shape in sizes.SHAPES:
         return sizes.sized(asked.shape, asked.upright, side)
     if asked.shape != sizes.OWN:
-        shapes = ", ".join(sizes.SHAPES)
         raise SettingsError(
             tr("There is no shape {shape!r}.", shape=asked.shape),
             where="shape",
-            do=tr("Choose one of {shapes}.", shapes=shapes),
+            do=tr("Choose one of {shapes}.", shapes=list(sizes.SHAPES)),
         )
     return PixelSize(
         _whole(tr("Width"), asked.width, sizes.LEAST, sizes.MOST),

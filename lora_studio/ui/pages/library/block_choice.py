@@ -103,7 +103,7 @@ class BlockChoice:
             }
         told = done(
             tr("The form now trains these blocks only."),
-            tr("{blocks}. See All settings, Adapter.", blocks=", ".join(chosen)),
+            tr("{blocks}. See All settings, Adapter.", blocks=list(chosen)),
         )
         return {
             tabs: gr.update(selected="train"),
