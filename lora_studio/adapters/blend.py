@@ -139,7 +139,7 @@ def _clip_skips(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> tuple[dic
     return {}, (
         Warned(
             what=tr(
-                "The adapters do not state the same clip skip ({listed}), so the blend states none.", listed=listed
+                "The adapters do not state the same clip skip ({stated}), so the blend states none.", stated=listed
             ),
             where="ss_clip_skip",
             do=tr("Set the clip skip by hand where you draw with it."),

@@ -9,7 +9,7 @@ from lora_studio.adapters import detect
 from lora_studio.errors import AdapterError
 from lora_studio.families import registry
 from lora_studio.families.layout import Shape
-from lora_studio.language import either, tr
+from lora_studio.language import either, in_sequence, tr
 
 _HEADERS = {
     "flux": "Flux",
@@ -182,11 +182,8 @@ def _count(unknown: Collection[str], shapes: Mapping[str, Shape]) -> str:
 
 
 def _no_adapter(name: str, shapes: Collection[str]) -> str:
-    if guess := _guess(shapes):
-        return tr(
-            "None of the {total} tensors in {name} is an adapter's. {guess}", total=len(shapes), name=name, guess=guess
-        )
-    return tr("None of the {total} tensors in {name} is an adapter's.", total=len(shapes), name=name)
+    none = tr("None of the {total} tensors in {name} is an adapter's.", total=len(shapes), name=name)
+    return in_sequence([none, _guess(shapes)])
 
 
 def _guess(names: Collection[str]) -> str:

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lora_studio.adapters.embedding import Embedding
-from lora_studio.language import both, tr
+from lora_studio.language import both, in_sequence, tr
 
 Tensors = Mapping[str, Tensor]
 _KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
@@ -114,10 +114,8 @@ def heard(path: Path, target: str, embeddings: Mapping[str, Embedding]) -> tuple
         for component, vectors in one.vectors.items():
             if not _same(theirs.get(component), vectors):
                 return tr("The word {word!r} would be read otherwise.", word=word), ""
-    words = both(embeddings)
-    if not found.how:
-        return "", tr("The word {words} arrives.", words=words)
-    return "", tr("The word {words} arrives. {how}", words=words, how=found.how)
+    arrives = tr("The word {words} arrives.", words=both(embeddings))
+    return "", in_sequence([arrives, found.how])
 
 
 def bundled(path: Path) -> int:

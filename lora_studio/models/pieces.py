@@ -17,7 +17,7 @@ from lora_studio.families.contents import FilePart
 from lora_studio.families.family import Family, part_title
 from lora_studio.families.layout import Source
 from lora_studio.families.weights import require_given
-from lora_studio.language import both, ntr, tr
+from lora_studio.language import both, few, ntr, tr
 from lora_studio.models.weights import Weights, lacks
 
 _GIVE = {"vae": "--vae", "text": "--text-encoders"}
@@ -163,16 +163,13 @@ def unread(weights: Weights, names: dict[str, str] | None = None) -> Iterator[Wa
     """
     names = names or {key: key for key in weights.shapes}
     if left := leftovers.unread(name for key, name in names.items() if key not in weights.used):
-        keys = ", ".join(left[:3])
-        if len(left) > 3:
-            keys = tr("{names} and {count} more", names=keys, count=len(left) - 3)
         yield Warned(
             what=ntr(
                 len(left),
                 "{name} holds a tensor that the studio does not use: {keys}.",
                 "{name} holds {count} tensors that the studio does not use: {keys}.",
                 name=weights.paths[0].name,
-                keys=keys,
+                keys=few(left, 3),
             ),
             where=str(weights.paths[0]),
             do=tr(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lora_studio.errors import AdapterError, ModelError
-from lora_studio.language import both, number, tr
+from lora_studio.language import both, few, number, tr
 from lora_studio.models import Base, inject
 
 
@@ -28,7 +28,7 @@ def require_finite(base: Base, values: Tensor) -> None:
                 "{adapters}.",
                 base=base.name,
                 precision=precision,
-                adapters=", ".join(named),
+                adapters=few(named, len(named)),
             ),
             where="weight",
             do=tr("Lower the weights, or compute in float32 or bfloat16.") if narrow else tr("Lower the weights."),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lora_studio.events import Warned
-from lora_studio.language import tr
+from lora_studio.language import in_sequence, tr
 
 ROUND, SQUARE = 1.1, 1 / 1.1
 """What a bracket without a number multiplies the weights of its words by."""
@@ -131,7 +131,7 @@ def unknown(prompts: Iterable[str]) -> list[Warned]:
         Warned(
             what=tr("In prompts the studio reads {words} as plain words, unlike A1111.", words=", ".join(found)),
             where="prompt",
-            do=_both(list(dict.fromkeys(found.values()))),
+            do=in_sequence(dict.fromkeys(found.values())),
         )
     ]
 
@@ -164,8 +164,3 @@ def _merged(runs: list[_Run]) -> Iterator[Part]:
         held = Part(run.text, run.weight, run.begins)
     if held is not None:
         yield held
-
-
-def _both(sentences: list[str]) -> str:
-    first, *more = sentences
-    return tr("{sentence} {next}", sentence=first, next=more[0]) if more else first

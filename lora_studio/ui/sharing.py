@@ -69,10 +69,9 @@ def _facts(adapter: Path) -> list[str]:
     """
     texts = adapters.header(adapter).metadata
     trigger, strength, author = metadata.trigger(texts), usage.strength(texts), CardText.read(texts).author
-    family = english(detect.label(adapters.summary(adapter).family)).removeprefix("the ")
     return [
         *([f"Trigger word: {trigger}"] if trigger else []),
         *([f"Strength: {strength.recommended:g}"] if strength else []),
-        family[:1].upper() + family[1:],
+        english(detect.heading(adapters.summary(adapter).family)),
         *([f"By {author}"] if author else []),
     ]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from huggingface_hub import constants, file_download
 
 from lora_studio.errors import ModelError
-from lora_studio.language import tr
+from lora_studio.language import in_sequence, tr
 from lora_studio.vision import catalogue
 from lora_studio.vision.catalogue import Task
 
@@ -74,18 +74,16 @@ def _cached(name: str) -> Path:
 def missing(name: str) -> ModelError:
     """The error for a model of the hub that was not downloaded: what it takes, and how to get it."""
     offered = catalogue.named(name)
-    do = tr(
+    download = tr(
         "Download it with: {command}. With --look, that command only shows its size and licence.",
         command=f"python3 app.py download {name}",
     )
-    if offered:
-        do = tr("Its licence is {licence}. {advice}", licence=offered.licence, advice=do)
-    if offered and offered.size:
-        do = tr("It takes {size:.1f} GB. {advice}", size=offered.size / 1e9, advice=do)
+    size = tr("It takes {size:.1f} GB.", size=offered.size / 1e9) if offered and offered.size else ""
+    licence = tr("Its licence is {licence}.", licence=offered.licence) if offered else ""
     return ModelError(
         tr("{name} was not downloaded yet.", name=name),
         where=name,
-        do=do,
+        do=in_sequence([size, licence, download]),
         details={"download": name},
     )
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lora_studio.errors import ModelError
-from lora_studio.language import tr
+from lora_studio.language import in_row, tr
 from lora_studio.vision import loading, local
 
 _ROLE = tr("scorer")
@@ -72,7 +72,7 @@ def kind_of(folder: Path) -> ScorerKind:
     raise ModelError(
         tr("{name} is of the kind {kind}, which gives pictures no score.", name=folder.name, kind=said),
         where=folder,
-        do=tr("Name the folder of one of these: {kinds}.", kinds="; ".join(str(kind.title) for kind in KINDS)),
+        do=tr("Name the folder of one of these: {kinds}.", kinds=in_row(kind.title for kind in KINDS)),
     )
 
 

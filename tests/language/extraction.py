@@ -20,7 +20,6 @@ from lora_studio.config.presets import FOLDER as PRESETS
 from lora_studio.config.specs import SPECS
 from lora_studio.dataset.pictures import NOTICES
 from lora_studio.diffusion import samplers
-from lora_studio.families import registry as families
 from lora_studio.language import ENGLISH, LANGUAGES
 from lora_studio.language.catalogue import FOLDER, locale
 from lora_studio.sweeps.space import FOLDER as SWEEPS
@@ -125,7 +124,6 @@ def _registries() -> dict[str, list[str]]:
         "lora_studio/adapters/card.py": list(card.LICENCES.values()),
         "lora_studio/adapters/kinds.py": [one.title for one in kinds.KINDS.values()],
         "lora_studio/diffusion/samplers.py": [one.purpose for one in samplers.DECLARED.values()],
-        "lora_studio/families/registry.py": [one.title for one in families.FAMILIES] + [families.title_of("")],
     }
 
 

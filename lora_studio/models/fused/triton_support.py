@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lora_studio.bootstrap import triton as requirements
-from lora_studio.language import tr
+from lora_studio.language import in_sequence, tr
 
 GAIN = tr(
     "With them a step of Stable Diffusion 1.5 took 39 % less time and 0.7 GB less memory, and one of SDXL 20 % less "
@@ -50,7 +50,7 @@ def fallback() -> Fallback | None:
         return None
     need = requirements.lacking(Path(sys.prefix)) or tr("They need PyTorch's triton package.")
     what = tr("Plain operations take the place of the fused kernels: {why}.", why=why)
-    return Fallback(what, tr("{gain} {need}", gain=GAIN, need=need))
+    return Fallback(what, in_sequence([GAIN, need]))
 
 
 def compiles() -> bool:

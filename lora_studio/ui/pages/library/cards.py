@@ -13,7 +13,7 @@ from lora_studio import adapters
 from lora_studio.adapters import detect, metadata
 from lora_studio.adapters.kinds import EMBEDDING
 from lora_studio.errors import AdapterError, StudioError
-from lora_studio.language import declared, tr
+from lora_studio.language import tr
 from lora_studio.runs import Run, Unreadable, library, renaming
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import images, tabs, words
@@ -159,8 +159,7 @@ def stem(entry: Entry) -> str:
 
 def family(entry: Entry) -> str:
     """What model it fits, with a capital."""
-    label = str(declared(detect.label(entry.family))).removeprefix("the ")
-    return label[:1].upper() + label[1:]
+    return detect.heading(entry.family)
 
 
 def facts(entry: Entry) -> str:
