@@ -117,8 +117,8 @@ def few(texts: Iterable[str], most: int) -> str:
 def in_sequence(sentences: Iterable[str]) -> str:
     """Sentences one after the other.
 
-    >>> in_sequence(["Free some space.", "The run continues."])
-    'Free some space. The run continues.'
+    >>> in_sequence(["Close other programs.", "The run continues."])
+    'Close other programs. The run continues.'
     """
     told = ""
     for one in filter(None, sentences):
