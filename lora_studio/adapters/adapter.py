@@ -62,7 +62,7 @@ class Factors:
         fits = len(down) in (2, 4) and len(up) == len(down) and up[1] == down[0] > 0 and up[2:] in ((), (1, 1))
         if not fits or (self.magnitude is not None and tuple(self.magnitude.shape) != up[:1]):
             raise AdapterError(
-                tr("The factors' shapes {down} and {up} do not fit each other.", down=down, up=up),
+                tr("The factors' shapes {down} and {up} do not fit each other.", down=str(down), up=str(up)),
                 do=tr("The file is incomplete or was not made for this."),
             )
         if not abs(self.alpha) < float("inf"):

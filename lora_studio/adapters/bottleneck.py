@@ -51,7 +51,9 @@ class Bottleneck(OutputChange):
             or down_bias.shape != up.shape[1:]
             or up_bias.shape != up.shape[:1]
         ):
-            raise ValueError(tr("the layers' shapes are {down} and {up}", down=tuple(down.shape), up=tuple(up.shape)))
+            raise ValueError(
+                tr("the layers' shapes are {down} and {up}", down=str(tuple(down.shape)), up=str(tuple(up.shape)))
+            )
         return cls(down, down_bias, up, up_bias)
 
     def apply(self, given: Pass) -> Tensor:

@@ -292,7 +292,7 @@ def _entry(name: str, value: Any, path: Path) -> TensorEntry:
             tr(
                 "{key!r} of shape {shape} cannot fill {bytes:,} bytes",
                 key=name[:100],
-                shape=tuple(shape),
+                shape=str(tuple(shape)),
                 bytes=end - start,
             ),
         )

@@ -59,8 +59,8 @@ def _require_shape(factors: Factors | OutputChange, weight: Tensor) -> None:
         raise AdapterError(
             tr(
                 "The adapter changes a weight of shape {shape}, and the base model's is {base_shape}.",
-                shape=factors.shape,
-                base_shape=tuple(weight.shape),
+                shape=str(factors.shape),
+                base_shape=str(tuple(weight.shape)),
             ),
             do=tr("Choose the base model it was made for."),
         )

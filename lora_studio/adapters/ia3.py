@@ -38,7 +38,7 @@ class Ia3Change(OutputChange):
     def read(cls, tensors: Mapping[str, Tensor]) -> Ia3Change:
         vector, on_input = tensors["weight"], tensors["on_input"]
         if vector.numel() != max(vector.shape, default=0) or on_input.numel() != 1:
-            raise ValueError(tr("its weight has the shape {shape}", shape=tuple(vector.shape)))
+            raise ValueError(tr("its weight has the shape {shape}", shape=str(tuple(vector.shape))))
         return cls(vector.flatten(), bool(on_input.item()))
 
     def apply(self, given: Pass) -> Tensor:

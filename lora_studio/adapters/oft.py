@@ -46,7 +46,7 @@ class OftChange(OutputChange):
     def read(cls, tensors: Mapping[str, Tensor]) -> OftChange:
         blocks = tensors["oft_blocks"]
         if blocks.dim() != 3 or blocks.shape[1] != blocks.shape[2]:
-            shape = tuple(blocks.shape)
+            shape = str(tuple(blocks.shape))
             if blocks.dim() == 4:
                 raise ValueError(
                     tr("its blocks have the shape {shape}, a BOFT's, which the studio does not read", shape=shape)

@@ -40,7 +40,7 @@ class Prefix(OutputChange):
 
     def __post_init__(self) -> None:
         if self.rows.dim() != 2:
-            raise ValueError(tr("its rows have the shape {shape}", shape=tuple(self.rows.shape)))
+            raise ValueError(tr("its rows have the shape {shape}", shape=str(tuple(self.rows.shape))))
 
     @property
     def shape(self) -> tuple[int, ...]:

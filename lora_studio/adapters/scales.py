@@ -87,7 +87,9 @@ def _pairs(header: Header, path: Path) -> Iterator[tuple[str, str]]:
             raise _unknown(path, tr("{precision} with scales", precision=header.entries[weight].dtype), weight)
         if any(side != 1 for side in shape) and (shape[:1] != rows or any(side != 1 for side in shape[1:])):
             layout = tr(
-                "float8 with scales of shape {shape} for weights of {weight}", shape=shape, weight=shapes[weight]
+                "float8 with scales of shape {shape} for weights of {weight}",
+                shape=str(shape),
+                weight=str(shapes[weight]),
             )
             raise _unknown(path, layout, key)
         yield weight, key

@@ -37,7 +37,7 @@ class U2Net:
                 tr(
                     "{name} is no segmenter of the U²-Net kind: it takes {shape}, not three channels first.",
                     name=path.name,
-                    shape=self._graph.shape,
+                    shape=str(self._graph.shape),
                 ),
                 where=path,
                 do=tr("Choose one of the U²-Net family, such as u2net.onnx or u2netp.onnx."),

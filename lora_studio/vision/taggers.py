@@ -58,7 +58,7 @@ class Tagger:
                 tr(
                     "{name} is no WD14 tagger: it takes {shape}, not squares with three channels last.",
                     name=path.name,
-                    shape=self._graph.shape,
+                    shape=str(self._graph.shape),
                 ),
                 where=path,
                 do=tr("Choose a tagger of SmilingWolf's."),
