@@ -14,7 +14,7 @@ from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import words
 from lora_studio.ui.pages.runs import state_words
-from lora_studio.ui.pages.train import judged_parts, status
+from lora_studio.ui.pages.train import judged_parts
 from lora_studio.ui.pages.train.judged import Evaluation
 
 
@@ -57,7 +57,7 @@ class WatchedWork:
             share = f"{100 * min(view.progress, 1):.0f} %" if view.state is State.RUNNING else state_words.at_work(view)
             return f"{share} · {self.run}"
         if line and line[0].job:
-            return f"{status.job_named(line[0].job.noun)} · {line[0].job.name}"
+            return f"{line[0].job.noun} · {line[0].job.name}"
         return self.ended
 
     def note_end(self, view: RunView) -> None:

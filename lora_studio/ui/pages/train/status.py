@@ -12,7 +12,7 @@ from lora_studio.jobs import control, queue, runner, turns
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.queue import QueueEntry
 from lora_studio.jobs.view import RunView
-from lora_studio.language import both, ntr, tr
+from lora_studio.language import both, english, ntr, tr
 from lora_studio.runs import Run
 from lora_studio.ui import tabs, words
 from lora_studio.ui.blank import blank
@@ -249,17 +249,6 @@ def apply_label(view: RunView) -> str:
 
 _SEEN = {"captioning": "pictures", "sweep": "sweeps", "comparison": "train"}
 """The tabs where jobs are seen, by what they do; the judging of a run is seen with the run."""
-_JOBS = {
-    "captioning": tr("captioning"),
-    "sweep": tr("sweep"),
-    "comparison": tr("comparison"),
-    "judging": tr("judging"),
-}
-
-
-def job_named(noun: str) -> str:
-    """What a job does, by its noun."""
-    return _JOBS.get(noun, noun)
 
 
 def pill(first: QueueEntry, view: RunView | None, waiting: int = 0) -> str:
@@ -273,9 +262,9 @@ def pill(first: QueueEntry, view: RunView | None, waiting: int = 0) -> str:
     if view and view.state.ended:
         return ""
     name, kind = (first.job.name, first.job.noun) if first.job else (first.title, "")
-    does = _does(first, view) if view else job_named(kind)
+    does = _does(first, view) if view else kind
     others = f'<span class="waiting"> · {tr("{count} waiting", count=waiting)}</span>' if waiting else ""
-    where = f"#{tab}" if (tab := _SEEN.get(kind)) else tabs.address("run", name)
+    where = f"#{tab}" if (tab := _SEEN.get(english(kind))) else tabs.address("run", name)
     return (
         f'<a class="pill {view.state if view else State.RUNNING}" href="{words.text(where)}"><span class="dot"></span>'
         f'<span class="name">{words.text(name)}</span><span> · {words.text(does)}</span>{others}</a>'
