@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -13,8 +15,59 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from lora_studio import __version__
 from lora_studio.language import LANGUAGES, current, preferred, tr, using
 from lora_studio.ui import studio, translated
+
+OWN_NAMES = {
+    "A1111", "BLIP", "ComfyUI", "Deutsch", "English", "Esc", "Florence-2", "Fooocus", "Forge", "LoRA Studio",
+    f"LoRA Studio {__version__}", "Qwen3-VL", "SwarmUI", "Tab", "U²-Net", "diffusers", "my-style", "peft",
+    "~/Pictures/my-style",
+}  # fmt: skip
+"""Programs, models, languages, keys and examples of names."""
+
+
+def _outside(text: str) -> str:
+    """What of ``text`` is in no message: what stands outside of all marks."""
+    depth, found = 0, []
+    for sign in text:
+        depth += (sign == "⟦") - (sign == "⟧")
+        found += [sign] if depth == 0 and sign != "⟧" else []
+    return "".join(found)
+
+
+def _of_html(source: str) -> Iterator[str]:
+    """What HTML shows and what it tells screen readers, where that is in no message."""
+    for part in re.split(r"(<[^>]*>)", _outside(source)):
+        if part.startswith("<"):
+            yield from re.findall(r'(?:aria-label|title|alt|placeholder)="([^"]*)"', part)
+        else:
+            yield part.strip()
+
+
+def _texts(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What components show that is in no message: where, and what."""
+    for one in config["components"]:
+        props, kind = one["props"], one["type"]
+        where = props.get("elem_id") or kind
+        if kind == "api" or where == "helps":  # scripts are answered in English, and help has texts of its own
+            continue
+        shown = [props.get(key) for key in ("label", "info", "placeholder")]
+        shown += [choice[0] for choice in props.get("choices") or []]
+        shown += [props.get("value")] if kind == "button" else []
+        yield from ((where, _outside(text)) for text in shown if isinstance(text, str))
+        if kind == "html" and isinstance(props.get("value"), str):
+            yield from ((where, text) for text in _of_html(props["value"]))
+
+
+@pytest.mark.usefixtures("marked")
+def test_nothing_on_a_page_is_outside_of_messages(tmp_path):
+    """A label, a heading or a name for screen readers stays English in every language."""
+    page = studio.build(tmp_path)
+    with using("de"):
+        german = page.config
+    left = {(where, text) for where, text in _texts(german) if re.search(r"[A-Za-z]{2}", text)}
+    assert {(where, text) for where, text in left if text not in OWN_NAMES} == set()
 
 
 @pytest.mark.usefixtures("marked")
