@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from lora_studio.config.declaration import Level
 from lora_studio.config.settings import Settings, key_of
 from lora_studio.config.specs import SPECS, Spec, allowed, said
-from lora_studio.language import tr
+from lora_studio.language import english, tr
 from lora_studio.ui import words
 
 _NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?", re.ASCII)
@@ -161,6 +161,8 @@ def _fault(error: Any) -> Fault:
     if value is None:
         return Fault(tr("{label} is empty.", label=label), tr("is empty."))
     if own := said(error):
+        if english(own).startswith("must "):  # it goes on from the setting's name
+            return Fault(tr("{fault}.", fault=f"{label} {own}"), tr("{fault}.", fault=own))
         return Fault(tr("{label}: {fault}.", label=label, fault=own), tr("{fault}.", fault=own))
     told = {"allowed": allowed(key), "value": words.value(value)}
     return Fault(
