@@ -80,8 +80,12 @@ if (!window.studioKeys) {
     }
   };
   let due = false;
-  const stops = () => { due = false; document.querySelectorAll(LISTS).forEach(list => stop(list)); };
-  document.querySelector('#tabs [role="tablist"]').dataset.roving = '[role="tab"]';
+  const stops = () => {
+    due = false;
+    const tabs = document.querySelector('#tabs [role="tablist"]');  // which may come after this script
+    if (tabs) tabs.dataset.roving = '[role="tab"]';
+    document.querySelectorAll(LISTS).forEach(list => stop(list));
+  };
   new MutationObserver(() => { if (!due) { due = true; requestAnimationFrame(stops); } })
     .observe(document.body, {childList: true, subtree: true});
   stops();

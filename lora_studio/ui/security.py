@@ -26,6 +26,7 @@ from lora_studio.errors import SettingsError
 from lora_studio.language import tr
 from lora_studio.ui.compression import Packed
 from lora_studio.ui.ordering import InOrder
+from lora_studio.ui.quick_page import QuickPage
 from lora_studio.ui.translated import Spoken
 
 LOOPBACK = ["127.0.0.1", "localhost", "::1", "[::1]"]
@@ -213,4 +214,5 @@ def middleware(address: str) -> list[Middleware]:
         Middleware(OwnPagesOnly),
         Middleware(Bounded),
         Middleware(InOrder),
+        Middleware(QuickPage),
     ]

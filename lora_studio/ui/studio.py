@@ -142,7 +142,7 @@ def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tupl
     security.forbid_fetching()
     os.environ["no_proxy"] = ",".join(
         filter(None, [os.environ.get("no_proxy", ""), *security.LOOPBACK[:2]])
-    )  # gradio requests its own page to see whether it is up
+    )  # gradio asks its own server whether it is up
     studio._queue.sleep_when_free = (
         0.05  # gradio polls its queue a thousand times a second, which takes 6 % of a core that training needs
     )
@@ -159,6 +159,7 @@ def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tupl
         run_history=False,
         pwa=False,
         ssr_mode=False,
+        _frontend=False,  # else a page that takes more than three seconds, on a busy machine, counts as out of reach
         footer_links=[],
         allowed_paths=[str(images.folder(outputs))],
         max_file_size=security.MAX_UPLOAD,

@@ -162,7 +162,6 @@ def test_a_resumed_slider_is_the_one_that_was_never_stopped(new_run, sliding):
     settings = quiet(sliding(dropout=0.3, ema=0.9, accumulate=2, init="eva")).changed(checkpoint_every=1)
     whole, torn = new_run(settings), new_run(settings)
     collect(whole)
-    stopped_after(torn, 2)
     stopped_after(torn, 3)
     seen = collect(torn)
     assert of(Started, seen)[0].first_step == 2 and [event.step for event in of(StepDone, seen)] == [3, 4]

@@ -22,11 +22,22 @@ from lora_studio.jobs.judging import JudgingJob
 from tests.ui.played import Part
 
 expect.set_options(timeout=60_000)
+_ABSENT = (
+    *("WebUIOmniboxPopup", "WebUIOmniboxAimPopup"),  # two pages of the browser's own, loaded again with each of ours
+    *("AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "PaintHolding"),
+    *("HttpsUpgrades", "HttpsFirstBalancedModeAutoEnable", "ThirdPartyStoragePartitioning"),
+    *("LensOverlay", "MediaRouter", "Translate", "OptimizationHints", "NetworkTimeServiceQuerying"),
+    *("AimEnabled", "PreconnectToSearch"),
+)
+"""Parts of Chromium that no test needs. The browser follows one such list: apart from the first two it is playwright's,
+whose place it takes.
+"""
 OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
     "--no-first-run",
     *(f"--disable-{part}" for part in ("quic", "background-networking", "component-update", "sync")),
+    f"--disable-features={','.join(_ABSENT)}",
 ]
 ROOT = Path(__file__).resolve().parents[2]
 

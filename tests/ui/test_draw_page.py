@@ -52,7 +52,7 @@ def test_pictures_are_drawn_kept_and_used_again(visit, outputs):
     expect(page.locator("#stage")).to_contain_text("a red cat")
     told = [picture_file.read(one.path).values for one in gallery.listed(outputs)]
     assert {one["steps"] for one in told} == {2} and told[0]["seed"] == told[1]["seed"] + 1
-    assert page.locator("#draw-seed input").input_value() == str(told[1]["seed"])
+    expect(page.locator("#draw-seed input")).to_have_value(str(told[1]["seed"]))
 
     page.reload()
     expect(page.locator("#draw-prompt textarea")).to_have_value("a red cat")
