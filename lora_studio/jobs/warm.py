@@ -4,22 +4,26 @@ studio's side: imports no torch.
 ``want`` starts it, once ``enable`` was called: by the studio, and nothing else. The process ends by itself when nobody
 wanted it for minutes, when something is at work, when memory is short, and when its input closes, as it does when the
 studio ends or is killed (``warm_worker``). To hand a run over, its folder goes out as a line; the process answers with
-a line, and is the run's worker from then on. Where that fails, the run gets a worker of its own.
+a line, and is the run's worker from then on. Where that fails, the run gets a worker of its own. Until then it
+estimates the memory of runs: their settings go out as a line, and the answer is a line.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import subprocess
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from lora_studio import files, runs
+from lora_studio.config.settings import Settings
 from lora_studio.jobs import environment
 from lora_studio.runs import Run
 
@@ -30,10 +34,71 @@ PATIENCE = 3.0
 SWITCH = "LORA_STUDIO_WARM"
 """Environment variable; 0 switches it off."""
 TAKEN = b"taken\n"
+READY = b"ready\n"
+"""Its libraries are imported: from now on it estimates."""
+QUESTION = b"?"
+"""Begins a line that holds a run's settings."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What a run takes, by arithmetic, in bytes."""
+
+    peak: int
+    """The most at any time; on a CPU with Python and its libraries."""
+    limit: int
+    """What the device has."""
+
+
+class _WarmProcess:
+    """The process, and what it says."""
+
+    def __init__(self, process: subprocess.Popen):
+        self.process = process
+        self.ready = threading.Event()
+        """Set once it estimates, and when it says nothing any more."""
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        """Until it is a run's worker, which has nothing to say here, or has ended."""
+        assert self.process.stdout is not None, "a pipe"
+        with self.process.stdout as said:
+            for line in iter(said.readline, b""):
+                if line == READY:
+                    self.ready.set()
+                    continue
+                self._lines.put(line)
+                if line == TAKEN:
+                    break
+        self.ready.set()
+
+    def lives(self) -> bool:
+        """Whether it can be asked."""
+        return self.process.poll() is None
+
+    def tell(self, line: bytes) -> None:
+        """Raises OSError where it has just ended."""
+        assert self.process.stdin is not None, "a pipe"
+        self.process.stdin.write(line + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> bytes:
+        """Its next line; empty where none comes in time."""
+        try:
+            return self._lines.get(timeout=PATIENCE)
+        except queue.Empty:
+            return b""
+
+    def end(self) -> None:
+        """Ends it at once."""
+        self.process.kill()
+        self.process.wait()
+
 
 _lock = threading.Lock()
 _outputs: Path | None = None
-_process: subprocess.Popen | None = None
+_process: _WarmProcess | None = None
 
 
 def enable(outputs: Path) -> None:
@@ -53,13 +118,36 @@ def want(busy: bool) -> None:
     with _lock:
         if _outputs is None or busy or not psutil.virtual_memory().available > LEAST:
             return
-        if _process is None or _process.poll() is not None:
-            with suppress(OSError):
-                _process = _started(_outputs)
-        elif _process.stdin:
-            with suppress(OSError):  # it has just ended
-                _process.stdin.write(b"\n")
-                _process.stdin.flush()
+        with suppress(OSError):  # it cannot be started, or has just ended
+            if _process is None or not _process.lives():
+                _process = _WarmProcess(_started(_outputs))
+            else:
+                _process.tell(b"")
+
+
+def wait(seconds: float) -> None:
+    """Until ``estimate`` has answers, or there will be none."""
+    if process := _process:
+        process.ready.wait(seconds)
+
+
+def estimate(settings: Settings) -> MemoryEstimate | None:
+    """What the run will take on this machine; None where that is not known: there is no process, it still imports its
+    libraries, or it cannot be told of this base model.
+    """
+    global _process
+    with _lock:
+        if _process is None or not _process.ready.is_set() or not _process.lives():
+            return None
+        try:
+            _process.tell(QUESTION + json.dumps(settings.flat()).encode())
+        except OSError:  # it has just ended
+            return None
+        if not (answer := _process.answer()):  # it hangs; later it would be taken for that to a run
+            _process.end()
+            _process = None
+    found = json.loads(answer or b"null")
+    return MemoryEstimate(**found) if found else None
 
 
 def hand_over(run: Run) -> subprocess.Popen | None:
@@ -69,17 +157,15 @@ def hand_over(run: Run) -> subprocess.Popen | None:
         if run.folder.parent != _outputs:
             return None
         process, _process = _process, None
-    if process is None or process.poll() is not None:
+    if process is None or not process.lives():
         return None
-    assert process.stdin is not None and process.stdout is not None, "pipes"
-    with process.stdin, process.stdout:
+    assert process.process.stdin is not None, "a pipe"
+    with process.process.stdin:
         with suppress(OSError):  # it has just ended: the run gets a worker of its own
-            process.stdin.write(os.fsencode(run.folder) + b"\n")
-            process.stdin.flush()
-            if _answer(process) == TAKEN:
-                return process
-        process.kill()
-        process.wait()
+            process.tell(os.fsencode(run.folder))
+            if process.answer() == TAKEN:
+                return process.process
+        process.end()
     return None
 
 
@@ -88,9 +174,9 @@ def close() -> None:
     global _process
     with _lock:
         process, _process = _process, None
-    if process and process.stdin:
+    if process and process.process.stdin:
         with suppress(OSError):
-            process.stdin.close()
+            process.process.stdin.close()
 
 
 def _started(outputs: Path) -> subprocess.Popen:
@@ -105,14 +191,3 @@ def _started(outputs: Path) -> subprocess.Popen:
             env=environment.environment(),
             **environment.DETACHED,
         )
-
-
-def _answer(process: subprocess.Popen) -> bytes:
-    """Its next line; empty where none comes in time."""
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    assert process.stdout is not None, "a pipe"
-    threading.Thread(target=lambda read=process.stdout.readline: lines.put(read()), daemon=True).start()
-    try:
-        return lines.get(timeout=PATIENCE)
-    except queue.Empty:
-        return b""

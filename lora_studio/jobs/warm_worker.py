@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from lora_studio.config.settings import Settings
+from lora_studio.errors import StudioError
 from lora_studio.jobs import job, runner, warm, worker
 from lora_studio.runs import Run
 
@@ -19,6 +24,10 @@ IDLE = 600.0
 """Seconds after which it ends, if nobody wanted it meanwhile."""
 LOOK = 3.0
 """Seconds between two looks whether it is to end."""
+Order = Path | dict[str, Any] | None
+"""What the studio says: the folder of the run to train, or an empty path if one may come; the settings of one to
+estimate; or nothing any more.
+"""
 _SPARE = 0.1
 """Share of a GPU's memory below which it gives its own back."""
 
@@ -29,38 +38,49 @@ def main(outputs: Path, source: int, voice: int) -> int:
     Args:
         source, voice: the file descriptors of the pipes to the studio.
     """
-    orders: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=[source, orders], daemon=True).start()
-    warming = threading.Thread(target=_warm_up, daemon=True)
+
+    def say(line: bytes) -> None:
+        with suppress(OSError):  # nobody listens: the studio has ended, or this is a run's worker
+            os.write(voice, line)
+
+    def warm_up() -> None:
+        _warm_up()
+        say(warm.READY)
+
+    warming = threading.Thread(target=warm_up, daemon=True)
     warming.start()
-    folder = _awaited(outputs, orders)
+    folder = _awaited(outputs, orders, say)
     if folder is None:
         os._exit(0)  # at once: the other thread may be in the middle of an import
-    with suppress(OSError):  # the studio was just killed: the run trains anyway
-        os.write(voice, warm.TAKEN)  # not before: a process that has just decided to end would lose the run
+    say(warm.TAKEN)  # not before: a process that has just decided to end would lose the run
     _write_to(Run(folder).log_file)
     warming.join()  # two threads that import the same modules in another order could wait for each other
     return worker.main(str(folder))
 
 
-def _listen(source: int, orders: queue.SimpleQueue[Path | None]) -> None:
-    """Passes on what the studio says: a run's folder, an empty line as long as a run may come, and its end. Once there
-    is a run, the studio's end is of no interest.
+def _listen(source: int, orders: queue.SimpleQueue[Order]) -> None:
+    """Passes on what the studio says: a run's folder, the settings of one to estimate, an empty line as long as a run
+    may come, and its end. Once there is a run, the studio's end is of no interest.
     """
     line = b""
     while data := os.read(source, 1):
         line += data
         if data == b"\n":
-            if folder := line[:-1]:
+            if line.startswith(warm.QUESTION):
+                orders.put(json.loads(line.removeprefix(warm.QUESTION)))
+            elif folder := line[:-1]:
                 orders.put(Path(os.fsdecode(folder)))
                 return
-            orders.put(Path())
+            else:
+                orders.put(Path())
             line = b""
     orders.put(None)
 
 
-def _awaited(outputs: Path, orders: queue.SimpleQueue[Path | None]) -> Path | None:
-    """The folder of the run that it is to train; None if there will be none."""
+def _awaited(outputs: Path, orders: queue.SimpleQueue[Order], say: Callable[[bytes], None]) -> Path | None:
+    """The folder of the run that it is to train; None if there will be none. Meanwhile estimates what is asked for."""
     wanted = time.monotonic()
     while True:
         try:
@@ -69,9 +89,28 @@ def _awaited(outputs: Path, orders: queue.SimpleQueue[Path | None]) -> Path | No
             if time.monotonic() - wanted > IDLE or _in_the_way(outputs):
                 return None
             continue
-        if found is None or found.parts:
+        if isinstance(found, dict):
+            say(json.dumps(_estimate(found)).encode() + b"\n")
+        elif found is None or found.parts:
             return found
         wanted = time.monotonic()
+
+
+def _estimate(values: dict[str, Any]) -> dict[str, int] | None:
+    """What a run with these settings takes, as ``warm.MemoryEstimate`` has it; None where that cannot be told."""
+    from lora_studio.models import shapes
+    from lora_studio.training import devices, memory, preflight
+
+    try:
+        settings = Settings(**values)
+        machine = devices.choose(settings.machine)
+        base = shapes.read(settings.run.base, settings.run.vae, settings.run.text_encoders)
+        limit = preflight.limit(machine.device)
+        found = memory.estimate(settings, base, machine.precision, limit)
+    except StudioError:  # the page says it at its field, or the run when it starts
+        return None
+    own = psutil.Process().memory_info().rss if machine.device.type == "cpu" else 0
+    return {"peak": found.peak + own, "limit": limit}
 
 
 def _in_the_way(outputs: Path) -> bool:

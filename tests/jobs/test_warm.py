@@ -172,7 +172,40 @@ def test_variables_of_its_own_and_another_folder_need_another_process(run, ready
     runner.launch(run, 1, {"CUDA_VISIBLE_DEVICES": "1"})
     other = runs.create(Settings(data="pictures", name="ink"), tmp_path / "elsewhere")
     runner.launch(other, 1, {})
-    assert len(others) == 2 and warm._process is process
+    assert len(others) == 2 and warm._process.process is process
+
+
+def test_it_estimates_the_memory_of_runs_until_it_is_handed_over(run, ready):
+    """The page says that nothing is known of the memory before a check of minutes."""
+    assert warm.estimate(Settings()) is None, "there is no process"
+    process = ready()
+    warm.wait(120)
+    small, large = (warm.estimate(Settings(device="cpu", batch=batch)) for batch in (1, 16))
+    assert small.limit == psutil.virtual_memory().total
+    assert psutil.Process(process.pid).memory_info().rss / 2 < small.peak < large.peak < small.limit
+    assert warm.estimate(Settings(base="/no/such/model")) is None, "which the page says at its field"
+    runner.start(run)
+    assert identity.read(run.worker_file)["pid"] == process.pid
+    assert warm.estimate(Settings()) is None
+    enough(run)
+
+
+IMPORTS = "warm_worker._warm_up = lambda: time.sleep(60)"
+HANGS = "warm_worker._estimate = lambda values: time.sleep(60)"
+
+
+def test_the_page_does_not_wait_for_an_estimate(run, ready, monkeypatch):
+    """It hangs as long as libraries are imported, or takes a late answer for that to a run."""
+    process = ready(more=IMPORTS)
+    warm.wait(0.1)
+    assert warm.estimate(Settings()) is None and process.poll() is None
+    warm.close()
+    process, others = ready(more=HANGS), own_worker(monkeypatch)
+    warm.wait(60)
+    monkeypatch.setattr(warm, "PATIENCE", 0.2)
+    assert warm.estimate(Settings()) is None and process.poll() is not None
+    runner.start(run)
+    assert others == [["lora_studio.jobs.worker", str(run.folder)]]
 
 
 def test_it_ends_with_the_studio_even_if_that_is_killed(ready):

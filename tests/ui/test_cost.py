@@ -9,17 +9,20 @@ import pytest
 from lora_studio.config.settings import Settings
 from lora_studio.dataset import folder as folders
 from lora_studio.errors import ModelError
+from lora_studio.jobs import warm
+from lora_studio.jobs.warm import MemoryEstimate
 from lora_studio.starter import sample_styles
 from lora_studio.ui.pages.train import cost
 from lora_studio.ui.pages.train.cost import MeasuredPace
+from lora_studio.ui.pages.train.outlook import Outlook
 from lora_studio.ui.scene import base_look
 
 
-def line(outputs, measured=None, **settings):
+def line(outputs, measured=None, estimate=None, **settings):
     """The line as text."""
     style = next(path for path in sample_styles() if path.name == "blueprint")
     dataset = folders.scan(style, outputs / ".cache")
-    made = cost.line(Settings(**settings), dataset, base_look.look("starter"), measured, outputs)
+    made = cost.line(Settings(**settings), dataset, base_look.look("starter"), measured, outputs, estimate)
     return re.sub("<.*?>", "", made)
 
 
@@ -37,6 +40,23 @@ def test_what_a_check_measured_holds_for_any_number_of_steps(tmp_path):
     assert cost.pace(Settings(steps=600)) == cost.pace(Settings(steps=9, trigger="x"))
     assert cost.pace(Settings(batch=2)) != cost.pace(Settings())
     assert "does not fit" in line(tmp_path, MeasuredPace(0.5, 9 * 2**30, 8 * 2**30, False))
+
+
+def test_memory_that_was_not_measured_is_estimated(tmp_path):
+    """An estimate looks measured; or a run that cannot fit is started without a word."""
+    assert "· about 5.2 GB of memory (estimate)" in line(tmp_path, estimate=MemoryEstimate(int(5.2 * 2**30), 8 * 2**30))
+    told = line(tmp_path, estimate=MemoryEstimate(11 * 2**30, 8 * 2**30))
+    assert "about 11.0 GB of 8.0 GB of memory (estimate): probably does not fit" in told
+    measured = MeasuredPace(0.5, 3 * 2**30, 8 * 2**30, True)
+    assert "estimate" not in line(tmp_path, measured, MemoryEstimate(5 * 2**30, 8 * 2**30))
+
+
+def test_an_estimate_stays_known_while_nobody_estimates(tmp_path, monkeypatch):
+    """The line forgets the memory as soon as the run starts."""
+    answers, outlook = [MemoryEstimate(1, 2)], Outlook(tmp_path)
+    monkeypatch.setattr(warm, "estimate", lambda settings: answers.pop() if answers else None)
+    assert outlook.estimate(Settings(steps=5)) == outlook.estimate(Settings(steps=9)) == MemoryEstimate(1, 2)
+    assert outlook.estimate(Settings(batch=2)) is None
 
 
 def test_an_earlier_run_tells_the_time(tmp_path, part):

@@ -17,6 +17,7 @@ from lora_studio.errors import StudioError
 from lora_studio.events import State
 from lora_studio.families.layout import Shape
 from lora_studio.jobs import view
+from lora_studio.jobs.warm import MemoryEstimate
 from lora_studio.language import number, tr
 from lora_studio.methods import registry as methods
 from lora_studio.methods.method import LayerShape
@@ -53,21 +54,33 @@ def pace(settings: Settings) -> tuple[object, ...]:
 
 
 def line(
-    settings: Settings, dataset: Dataset | None, base: BaseLook | None, measured: MeasuredPace | None, outputs: Path
+    settings: Settings,
+    dataset: Dataset | None,
+    base: BaseLook | None,
+    measured: MeasuredPace | None,
+    outputs: Path,
+    estimate: MemoryEstimate | None = None,
 ) -> str:
-    """All of it as one line of HTML; empty for settings of which nothing is known."""
+    """All of it as one line of HTML. What was not ``measured`` of the memory is told by ``estimate``."""
     steps = settings.run.steps
     facts = [words.counted(steps, "step"), *_seen(settings, dataset), _time(settings, measured, outputs)]
     if base:
         facts += _made(settings, base)
+    facts.append(_memory(measured, estimate))
+    return f'<p class="cost">{" · ".join(words.text(fact) for fact in facts)}</p>'
+
+
+def _memory(measured: MeasuredPace | None, estimate: MemoryEstimate | None) -> str:
     if measured:
         peak, limit = _gigabytes(measured.peak), _gigabytes(measured.limit)
         fits = tr("{peak} of {limit} of memory", peak=peak, limit=limit)
-        exceeds = tr("{peak} of {limit} of memory: does not fit", peak=peak, limit=limit)
-        facts.append(fits if measured.fits else exceeds)
-    else:
-        facts.append(tr("memory not checked yet"))
-    return f'<p class="cost">{" · ".join(words.text(fact) for fact in facts)}</p>'
+        return fits if measured.fits else tr("{peak} of {limit} of memory: does not fit", peak=peak, limit=limit)
+    if estimate is None:
+        return tr("memory not checked yet")
+    peak, limit = _gigabytes(estimate.peak), _gigabytes(estimate.limit)
+    if estimate.peak > estimate.limit:
+        return tr("about {peak} of {limit} of memory (estimate): probably does not fit", peak=peak, limit=limit)
+    return tr("about {peak} of memory (estimate)", peak=peak)
 
 
 def _seen(settings: Settings, dataset: Dataset | None) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from lora_studio.config.settings import Settings
 from lora_studio.dataset import epochs
 from lora_studio.dataset.items import Dataset
 from lora_studio.errors import StudioError
+from lora_studio.jobs import warm
+from lora_studio.jobs.warm import MemoryEstimate
 from lora_studio.language import tr
 from lora_studio.ui import paths, words
 from lora_studio.ui.fields import FormReading
@@ -17,6 +20,9 @@ from lora_studio.ui.scene import base_look
 from lora_studio.ui.scene.base_look import BaseLook
 
 _MOST_SCANNED = 8
+_MOST_ESTIMATES = 32
+_NO_MEMORY = frozenset(("data", "name", "trigger", "steps", "seed", "preview_prompts"))
+"""Settings that change often and take no memory."""
 
 
 class Outlook:
@@ -28,6 +34,7 @@ class Outlook:
         """What checks of the memory have measured, by the ``cost.pace`` of their settings."""
         self._scanned: dict[tuple[str, bool], Dataset] = {}
         """What was found in the folders that were looked at last, by their paths and whether nested ones count."""
+        self._estimated: dict[str, MemoryEstimate] = {}
 
     def base_of(self, reading: FormReading) -> tuple[BaseLook | None, FormReading]:
         """What the base model is; and ``reading``, with what is wrong with it."""
@@ -54,7 +61,20 @@ class Outlook:
                 settings = epochs.settled(settings, dataset.pictures)
             except StudioError:  # which Start tells
                 return ""
-        return cost.line(settings, dataset, base, self.measured.get(cost.pace(settings)), self.outputs)
+        measured = self.measured.get(cost.pace(settings))
+        return cost.line(settings, dataset, base, measured, self.outputs, None if measured else self.estimate(settings))
+
+    def estimate(self, settings: Settings) -> MemoryEstimate | None:
+        """The memory that the run takes; None while that is not known. It stays known while something is at work, when
+        nobody estimates.
+        """
+        known = {name: value for name, value in settings.flat().items() if name not in _NO_MEMORY}
+        key = json.dumps([settings.run.has_pairs, known])
+        if found := self._estimated.get(key) or warm.estimate(settings):
+            self._estimated[key] = found
+            while len(self._estimated) > _MOST_ESTIMATES:
+                del self._estimated[next(iter(self._estimated))]
+        return found
 
     def report(self, data: str, settings: Settings) -> str:
         """The pictures in the folder ``data``, as HTML."""

@@ -57,6 +57,8 @@ drops an event while an earlier one is being answered, and the page would show s
 """
 
 
+_IMPORTED = 60.0
+"""Seconds in which the libraries are imported that estimate the memory."""
 TypedRates = dict[str, dict[str, float]]
 """Rates that were typed, by their rule and the setting: one rule's rates mean nothing to another."""
 _RULING = ("optimizer", "method")
@@ -190,7 +192,13 @@ class Setup:
 
     def looks(self, event: Any) -> None:
         """Looks at the dataset that ``draft`` names, at ``event``, such as ``button.click``."""
-        event(self._look, self.draft, [self.data, self.report, self.cost], **QUIET)
+        looked = event(self._look, self.draft, [self.data, self.report, self.cost], **QUIET)
+        ready = looked.then(lambda: warm.wait(_IMPORTED), None, None, **QUIET)
+        ready.then(self._cost_now, self.draft, self.cost, **QUIET)
+
+    def _cost_now(self, kept: dict[str, Any]) -> Updates:
+        fields = kept.get("fields", {})
+        return self._cost_of(self.form.kept(fields)) if set(self.form.fields) <= set(fields) else {}
 
     def _look(self, kept: dict[str, Any]) -> Updates:
         if not set(self.form.fields) <= set(kept.get("fields", ())):  # the form is still to be restored
