@@ -95,6 +95,8 @@ class Declaration:
     choices: Callable[[], Iterable[Choice]]
     only: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Other settings, and the values of them with which this one counts at all."""
+    with_any: tuple[str, ...] = ()
+    """Other settings, one of which has to be on or above 0."""
 
 
 def setting(
@@ -105,6 +107,7 @@ def setting(
     unit: str = "",
     choices: Mapping[str, str] | Callable[[], Iterable[Choice]] | None = None,
     only: Mapping[str, Sequence[Any]] | None = None,
+    with_any: tuple[str, ...] = (),
     **bounds: Any,
 ) -> Any:
     """One setting, as the form, the command line and the docs show it.
@@ -114,12 +117,13 @@ def setting(
             they belong to another room. It is called whenever they are needed, so that another choice may be added.
         only: other settings of which some values alone give this one an effect, with those values. With others a run
             says that it is ignored.
+        with_any: other settings, without any of which this one has no effect: one has to be on or above 0.
         bounds: ``ge``, ``le``, ``gt``, ``lt``.
     """
     default = {"default_factory": default} if default is list else {"default": default}
     if isinstance(choices, Mapping):
         choices = partial(map, NamedChoice, choices.keys(), choices.values())
-    extra: Any = {"setting": Declaration(level, unit, choices or tuple, only or {})}
+    extra: Any = {"setting": Declaration(level, unit, choices or tuple, only or {}, with_any)}
     return Field(title=label, description=help, json_schema_extra=extra, **default, **bounds)
 
 

@@ -47,7 +47,15 @@ class Ignored(NamedTuple):
     """What of the setting has none, where that is not all of it."""
 
     @property
+    def _any(self) -> str:
+        """The settings one of which would give it one; empty where ``other`` alone takes it away."""
+        names = SPECS[self.key].with_any
+        return either([SPECS[name].label for name in names]) if self.other in names else ""
+
+    @property
     def what(self) -> str:
+        if self._any:
+            return tr("{label} has no effect without {others}.", label=SPECS[self.key].label, others=self._any)
         label, other = SPECS[self.key].label, SPECS[self.other]
         there = {"label": label, "other": other.label, "value": other.title(self.value)}
         if self.part:
@@ -59,6 +67,8 @@ class Ignored(NamedTuple):
         """With what it has one, or with what not."""
         if self.other == "data":
             return tr("Only for pictures.") if names_pairs(self.value) else tr("Only for prompt pairs.")
+        if self._any:
+            return tr("Only with {others}.", others=self._any)
         other = SPECS[self.other]
         values = SPECS[self.key].only.get(self.other)
         if not values:
@@ -70,6 +80,9 @@ class Ignored(NamedTuple):
         if self.part:
             return tr("Remove {part} from the lines of {key}.", part=self.part, key=self.key)
         default = plain(SPECS[self.key].default)
+        if self._any:
+            keys = ", ".join(SPECS[self.key].with_any)
+            return tr("Set one of {keys}, or {key} to {default}.", keys=keys, key=self.key, default=default)
         values = SPECS[self.key].only.get(self.other, ())
         if not values:
             return tr("Set {key} to {default}.", key=self.key, default=default)
@@ -212,6 +225,8 @@ class Settings(BaseModel):
             for other, values in spec.only.items():
                 if self._counting(other) not in values:
                     found.setdefault(key, Ignored(key, other, self[other]))
+            if spec.with_any and not any(self[other] for other in spec.with_any):
+                found.setdefault(key, Ignored(key, spec.with_any[0], self[spec.with_any[0]]))
         method = self.adapter.method
         for key in methods.get(method).ignores:
             found.setdefault(key, Ignored(key, "method", method))

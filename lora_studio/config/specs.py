@@ -37,6 +37,8 @@ class Spec:
     high: float | None
     only: Mapping[str, Sequence[Any]]
     """Other settings, and the values of them with which this one counts at all."""
+    with_any: tuple[str, ...]
+    """Other settings, one of which has to be on or above 0."""
 
     @property
     def help(self) -> str:
@@ -108,6 +110,7 @@ def _spec(key: str) -> Spec:
         _bound(field, "ge", "gt"),
         _bound(field, "le", "lt"),
         said.only,
+        said.with_any,
     )
 
 

@@ -177,6 +177,17 @@ def test_a_setting_without_effect_is_named_unless_it_is_as_by_default():
     assert SPECS["huber_delta"].help.endswith("Only where Loss is Huber or Log-cosh.")
 
 
+def test_a_setting_that_needs_one_of_several_is_named_without_any():
+    """Eight copies of each picture are asked for, all of them alike."""
+    [found] = Settings(augment_copies=8).ignored()
+    others = "Rotation, Closer crops, Hue of copies, Saturation of copies or Brightness of copies"
+    assert found.what == f"Copies of a picture has no effect without {others}."
+    keys = "augment_rotation, augment_crop, augment_hue, augment_saturation, augment_brightness"
+    assert found.do == f"Set one of {keys}, or augment_copies to 4."
+    assert Settings(augment_copies=8, augment_crop=0.1).ignored() == []
+    assert [one.key for one in Settings(protected_tags=["ink"], shuffle_tags=True).ignored()] == ["protected_tags"]
+
+
 def test_a_blocks_rank_is_named_where_the_method_has_none():
     lines = ["mid_block rank=8 rate=0.5", "up_blocks.1 alpha=2"]
     rank, alpha = sorted((one.part, one.what, one.do) for one in Settings(method="full", by_block=lines).ignored())[

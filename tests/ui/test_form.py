@@ -145,6 +145,10 @@ def test_settings_without_effect_are_hidden_and_the_reason_is_known():
     idle = told(read(raw(data="pictures")))["idle"]
     assert idle["lokr_factor"] == "Only where Method is LoKr." and idle["slider_strength"] == "Only for prompt pairs."
     assert idle["text_learning_rate"] == "Only where Train text encoders is on."
+    assert idle["keep_tags"] == "Only with Shuffle tags or Tag dropout."
+    assert {"augment_copies", "protected_tags"} <= set(idle)
+    varied = told(read(raw(shuffle_tags=True, word_dropout="0.1", augment_rotation="5")))["idle"]
+    assert {"keep_tags", "augment_copies", "protected_tags"}.isdisjoint(varied)
     assert {"rank", "lora_plus", "min_snr_gamma"}.isdisjoint(idle)
     lokr = told(read(raw(method="lokr", rank="0")))["idle"]
     assert "lokr_factor" not in lokr and "lora_plus" in lokr, "also while another setting is invalid"

@@ -35,6 +35,7 @@ class AugmentationSettings(SettingsSlice):
         "How many copies of each picture are drawn from, the unaltered one among them, where rotation, closer crops or "
         "colours alter the others. Each is encoded before training, mirrored ones apart, which takes as many times as "
         "long.",
+        with_any=("augment_rotation", "augment_crop", "augment_hue", "augment_saturation", "augment_brightness"),
         ge=2,
         le=64,
     )

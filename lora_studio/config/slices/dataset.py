@@ -108,6 +108,7 @@ class DatasetSettings(SettingsSlice):
         "Tags kept in place",
         "Number of leading tags that are neither shuffled nor left out, where a caption has no |||. The trigger word "
         "never is. Only with shuffled tags or tag dropout.",
+        with_any=("shuffle_tags", "tag_dropout"),
         ge=0,
         le=100,
     )
@@ -132,6 +133,7 @@ class DatasetSettings(SettingsSlice):
         "Protected tags",
         "Tags that tag dropout never leaves out, and words or phrases that word dropout never does, one a line. Only "
         "with tag or word dropout.",
+        with_any=("tag_dropout", "word_dropout"),
     )
     validation_share: float = setting(
         0.1,
