@@ -16,7 +16,7 @@ from lora_studio.errors import AdapterError, ModelError, RunError, SettingsError
 from lora_studio.jobs import runner
 from lora_studio.jobs.image_spec import Blending
 from lora_studio.jobs.renderer import Answer, Renderer
-from lora_studio.runs import library
+from lora_studio.runs import library, renaming
 from lora_studio.sampling.axes import Axis
 from lora_studio.ui.pages.library import cards
 from lora_studio.ui.pages.mix import figures, image_specs, saving
@@ -91,6 +91,21 @@ def test_adapters_of_different_models_are_refused_with_names(mix, outputs):
     ) as told:
         mix.add(entry(outputs, "wide"), outputs)
     assert told.value.do and len(mix.rows) == 2
+
+
+def test_an_adapter_is_found_under_the_new_name_of_its_run(outputs):
+    """Its run was renamed, and Mix looks for its file under the old name until the page is loaded again."""
+    (of_oil, of_pen), shown = (trained(outputs, name, small()) for name in ("oil", "pen")), Mix()
+    for key in (of_oil, of_pen):
+        shown.add(cards.found(key, outputs), outputs, weight=0.5)
+    assert not shown.follow(outputs)
+    renaming.rename(runs.find("pen", outputs), "chalk")
+    assert shown.follow(outputs) and not shown.follow(outputs)
+    assert [(row.key, row.name, row.run, row.weight) for row in shown.rows] == [
+        (of_oil, "oil", "oil", 0.5),
+        ("chalk/chalk.safetensors", "chalk", "chalk", 0.5),
+    ]
+    assert shown.rows[1].path == str(outputs / "chalk" / "chalk.safetensors")
 
 
 def test_an_adapter_is_in_a_mix_once_and_their_number_is_bounded(mix, outputs):

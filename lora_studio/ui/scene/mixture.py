@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,9 +177,22 @@ class Mix:
             )
         )
 
-    def _free(self, name: str) -> str:
-        """``name``, with a number if another row has it: sheets tell their adapters apart by name."""
-        taken, number, free = {row.name for row in self.rows}, 1, name
+    def follow(self, outputs: Path) -> bool:
+        """Takes over where the adapters of renamed runs are now, and what they are called; whether there were any."""
+        moved = False
+        for place, row in enumerate(self.rows):
+            entry = None if os.path.lexists(row.path) else cards.find(row.key, outputs)
+            key = cards.key(entry, outputs) if entry else ""
+            if entry is None or self.row(key):
+                continue
+            name, cover = self._free(cards.title(entry), row), cards.picture(entry, outputs)
+            self.rows[place] = replace(row, key=key, name=name, path=entry.path, run=entry.run, cover=cover)
+            moved = True
+        return moved
+
+    def _free(self, name: str, own: MixRow | None = None) -> str:
+        """``name``, with a number if a row other than ``own`` has it: sheets tell their adapters apart by name."""
+        taken, number, free = {row.name for row in self.rows if row is not own}, 1, name
         while free in taken:
             number += 1
             free = f"{name} ({number})"

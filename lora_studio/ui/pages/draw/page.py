@@ -179,7 +179,7 @@ class DrawPage:
         base_form, rows, adding = self.form.base_form, self.adapters.rows, self.adapters.adding
         listed = [*self.adapters.shown, *base_form.followed]
         base, prompt = base_form.base, self.form.fields["prompt"]
-        tab.select(self.adapters.choices, None, adding, **QUIET)
+        tab.select(self.enter, [self.mix, base], listed, **QUIET)
         adding.select(self.add, [self.mix, adding, base], listed, **QUIET)
         filled = [prompt, *listed, self.sheet_fold, *self.sheet.fields]
         pressed = rows.click(self.row, [self.sitting, self.mix, base, prompt], filled, **EACH)
@@ -195,6 +195,11 @@ class DrawPage:
 
     def _list(self, mix: Mix, base: str, problem: StudioError | None = None) -> Updates:
         return {**self.adapters.show(mix, problem), **self.form.base_form.offer(mix, base)}
+
+    def enter(self, mix: Mix, base: str) -> Updates:
+        """What is new when the page is opened: the library's adapters, and the names of runs."""
+        known = {self.adapters.adding: self.adapters.choices()}
+        return self._list(mix, base) if mix.follow(self.outputs) else known
 
     def add(self, mix: Mix, key: str | None, base: str) -> Updates:
         """Adds the chosen adapter."""

@@ -115,7 +115,8 @@ class MixPage:
         self._wire_adapters(tab, page)
         drawn = self._drawn
         tab.select(self.drawing.renderer.warm, None, None, **QUIET)
-        tab.select(self.drawing.first, **drawn)
+        entered = tab.select(self.enter, [self.mix, self.scene.base], self._listed, **QUIET)
+        entered.then(self.drawing.first, **drawn)
         base = self.base_form
         followed = base.base.input(base.follow, [self.mix, base.base], base.followed, **QUIET)
         (of_scene, new_seed), (of_blend, method) = self.scene.wire(), self.blend.wire()
@@ -136,7 +137,6 @@ class MixPage:
         return {"inputs": self.drawing.inputs, "outputs": self.drawing.outputs_drawn, **_DRAWING}
 
     def _wire_adapters(self, tab: gr.Tab, page: gr.Blocks) -> None:
-        tab.select(self.adapters.choices, None, self.adapters.adding, **QUIET)
         page.load(self.restore, [self.mix, self.draft, self.scene.base], self.restored, **QUIET)
         adding = self.adapters.adding
         added = adding.select(self.add, [self.mix, adding, self.scene.base], self._listed, **QUIET)
@@ -170,6 +170,11 @@ class MixPage:
         typed = {field: gr.update(value=draft[name]) for name, field in fields.items() if name in draft}
         listed = self._list(mix, draft.get("base") or base)
         return {**typed, **listed, **self.base_form.restore(draft.get("base_read"))}
+
+    def enter(self, mix: Mix, base: str) -> Updates:
+        """What is new when the page is opened: the library's adapters, and the names of runs."""
+        known = {self.adapters.adding: self.adapters.choices()}
+        return self._list(mix, base) if mix.follow(self.outputs) else known
 
     def add(self, mix: Mix, key: str | None, base: str) -> Updates:
         """Puts the chosen adapter into the mix."""
