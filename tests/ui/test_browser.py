@@ -10,7 +10,7 @@ from lora_studio.events import State
 from lora_studio.jobs import control
 from lora_studio.jobs.control import Request
 from lora_studio.runs import checkpoints
-from tests.ui.played import PROMPTS, save, until
+from tests.ui.played import PROMPTS, judged, save, until
 
 _COUNT_SOUNDS = """() => {
   const Own = AudioContext;
@@ -51,6 +51,14 @@ def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
     page.keyboard.press("Enter")  # once more on the chosen frame: large
     expect(page.locator(".pair")).to_be_visible()
     slider = page.locator(".pair input")
+    slider.focus()
+    page.keyboard.press("Escape")
+    expect(page.locator(".pair")).to_have_count(0)
+    expect(page.locator(frame(0, 20))).to_be_focused()
+    page.locator("#chosen").get_by_role("button", name="Compare").click()
+    page.locator("#pair").get_by_role("button", name="Close").click()
+    expect(page.locator("#chosen").get_by_role("button", name="Compare")).to_be_focused()
+    page.keyboard.press("Enter")
     slider.fill("80")
     page.locator('[data-prompt="1"][data-step="20"]').click()
     expect(page.locator(".compared .caption")).to_contain_text("<b>a house</b>")
@@ -345,7 +353,7 @@ new PerformanceObserver(list => {
 
 def test_the_page_is_light_and_does_not_jump(browser, studio, part):
     """What she is about to press moves away while the page loads, or at each step of a run."""
-    played = part("steady", studio.outputs, steps=100, preview_every=10)
+    played = part("steady", studio.outputs, steps=100, preview_every=10, evaluate_every=20)
     played.begins(total=100)
     played.trains(1, 10)
     played.draws(10)
@@ -362,6 +370,9 @@ def test_the_page_is_light_and_does_not_jump(browser, studio, part):
     played.trains(11, 20)
     played.draws(20)
     expect(page.locator(".sentence")).to_contain_text("step 20")
+    expect(page.locator("#advice")).to_contain_text("the first one at step 20")
+    judged(played.run, 20, (75.0, 68.0, 84.0))
+    expect(page.locator("#advice")).to_contain_text("Best so far")
     page.wait_for_timeout(1500)
     assert while_loading < 0.02 and page.evaluate("shifted") - while_loading < 0.02, page.evaluate("moved")
     assert page.evaluate("[...rooms]") == ["Train"], "another room was shown first"

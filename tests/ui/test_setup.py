@@ -107,7 +107,7 @@ def test_the_run_has_the_forms_settings(setup, folder, workers, monkeypatch):
     ({"data": "/no/such/folder"}, "There is no folder"),
     ({"rank": 0}, "Rank must be"),
     ({"steps": None}, "Steps is empty"),
-    ({"name": "ink/2"}, r"Name: must not contain / or \\\."),
+    ({"name": "ink/2"}, r"Name must not contain / or \\\."),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_and_nothing_is_made(setup, folder, workers, changes, said):
     """A press on Start leaves a run that cannot train."""

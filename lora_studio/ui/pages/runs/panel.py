@@ -35,6 +35,16 @@ _FOCUS = """() => setTimeout(() => {
 }, 100)"""
 """The panel that was opened is in view and has the focus; once it is closed, the button that opens it."""
 
+_ESCAPE = """
+element.closest('#all-runs').addEventListener('keydown', event => {
+  if (event.key !== 'Escape' || event.defaultPrevented) return;
+  const ways = ['keep-name', 'back-to-runs', 'close-runs'].map(id => document.getElementById(id));
+  event.preventDefault();
+  ways.find(one => one?.checkVisibility())?.click();
+});
+"""
+"""Escape leaves the field for the new name, then the comparison, then the panel; for ``gr.HTML(js_on_load=...)``."""
+
 _TO_WHAT_IS_NEXT = """() => {
   const look = left => setTimeout(() => {
     const name = document.querySelector('#rename-run input, #rename-run textarea');
@@ -66,7 +76,7 @@ class RunsPanel:
         self.address = html(js_on_load=address.FOLLOW, elem_classes="unseen")
         with gr.Column(elem_classes="card", elem_id="all-runs", visible=False) as self.card:
             with gr.Row(elem_classes="headline"):
-                self.title = html(f"<h2>{tr('All runs')}</h2>")
+                self.title = html(f"<h2>{tr('All runs')}</h2>", js_on_load=_ESCAPE)
                 self.filter = gr.Textbox(
                     label=tr("Search the runs"),
                     show_label=False,
@@ -130,7 +140,7 @@ class RunsPanel:
         self.timer.tick(self.draw, ours, self.drawn, **QUIET)
         self.filter.change(self.search, [*ours, self.filter], self.drawn, trigger_mode="always_last", **QUIET)
         self.list.input(show, tab, shown, **EACH).then(self.draw, ours, self.drawn, **QUIET)
-        self.back.click(self.leave, ours, self.drawn, **QUIET)
+        self.back.click(self.leave, ours, self.drawn, **QUIET).then(None, js=_FOCUS, **QUIET)
         self.comparison.click(self.choose_step, ours, self.drawn, **EACH)
         self.address.input(self.follow, ours, self.drawn, **EACH)
         for part in (self.list, self.said):

@@ -146,6 +146,25 @@ show();
 ``gr.HTML(js_on_load=...)``.
 """
 
+RETURN = """
+let opener = null, within = false;
+const noted = event => {
+  within = Boolean(event.target.closest?.('#pair'));
+  if (!within) opener = event.target;
+};
+for (const kind of ['focusin', 'pointerdown']) document.addEventListener(kind, noted);
+new MutationObserver(() => {
+  if (!element.isConnected || !within || document.querySelector('#pair .pair')) return;
+  within = false;
+  setTimeout(() => {  // the head is drawn anew too
+    if (document.activeElement !== document.body) return;
+    const there = opener?.isConnected && opener.checkVisibility() && opener.closest('button');
+    (there || element.querySelector('[aria-expanded]'))?.focus({preventScroll: true});
+  }, 50);
+}).observe(document.getElementById('run') ?? document.body, {childList: true, subtree: true});
+"""
+"""Gives the focus back to what opened the pair once that is closed; for the head's ``gr.HTML(js_on_load=...)``."""
+
 CHOOSE_OTHER = """
 element.addEventListener('change', event => {
   const choice = event.target.closest('select');

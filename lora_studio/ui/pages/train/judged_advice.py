@@ -30,7 +30,10 @@ def html(run: Run, view: RunView, found: Evaluation, settings: Settings | None, 
     work = _work(view, found, settings)
     if found.advice:
         return f'<div class="advice">{_advice(run, view, found, found.advice, outputs)}</div>{work}'
-    if hint := _unknown(view, found, settings):
+    if not view.state.ended and not found.works:
+        every = settings.evaluation.evaluate_every if settings and view.started else 0
+        return f"{_awaited(every)}{work}" if every else ""
+    if hint := _unknown(view, found):
         title = tr("Which state to keep?")
         return f'<div class="advice"><div><h2>{title}</h2><p class="hint">{hint}</p></div></div>{work}'
     return ""
@@ -46,11 +49,22 @@ def _of_pairs(view: RunView) -> str:
     return f'<div class="advice"><div><h2>{tr("How strong is it?")}</h2><p class="hint">{hint}</p></div></div>'
 
 
-def _unknown(view: RunView, found: Evaluation, settings: Settings | None) -> str:
+def _awaited(step: int) -> str:
+    """What is said until the first state is judged, at ``step``. It takes the place of what is said then, buttons and
+    all, so that nothing below it jumps.
+    """
+    hint = tr("States are judged while training, the first one at step {every:,}.", every=step)
+    acts = button("keep", step, tr("Keep step {step:,}", step=step), "way primary")
+    acts += button("show", step, tr("Draw with it"), "way") + button("branch", step, tr("Branch from it"), "way")
+    return (
+        f'<div class="advice awaited"><div><p class="eyebrow">{tr("Judged while it trains")}</p>'
+        f'<h2>{tr("Which state to keep?")}</h2><p>{hint}</p><p class="hint">{tr("No state was judged yet")}</p></div>'
+        f'<div class="ways" aria-hidden="true">{acts}</div></div>'
+    )
+
+
+def _unknown(view: RunView, found: Evaluation) -> str:
     """What is said where no state was judged; empty where nothing is to be said yet."""
-    if not view.state.ended and not found.works:
-        every = settings.evaluation.evaluate_every if settings and view.started else 0
-        return tr("States are judged while training, the first one at step {every:,}.", every=every) if every else ""
     if not found.works and not found.saved and not view.finished:
         return ""
     if len(found.steps) >= _FEW or found.works:

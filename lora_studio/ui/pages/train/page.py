@@ -102,7 +102,7 @@ def _place_run(setup: Setup) -> dict[str, Any]:
     with gr.Column(elem_classes="card advised", visible=False) as parts["advice_card"]:
         parts["advice"] = html(js_on_load=saved.CHOOSE, elem_id="advice")
     with gr.Column(elem_classes="card", visible=False) as parts["film_card"]:
-        parts["chosen"] = html(js_on_load=saved.CHOOSE, elem_id="chosen")
+        parts["chosen"] = html(js_on_load=saved.CHOOSE + chosen.RETURN, elem_id="chosen")
         parts["pair"] = html(
             visible=False, js_on_load=chosen.SLIDE + chosen.CHOOSE_OTHER + saved.CHOOSE, elem_id="pair"
         )
