@@ -35,7 +35,7 @@ OF_SETTING = {
 }
 """Setting -> the text about it."""
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)]+)\)")
-_ASIDE = re.compile(r"\s\(\[[\w-]+\.md\]\([^)]+\)\)")
+_ASIDE = re.compile(r"\s*[(（]\[[\w-]+\.md\]\([^)]+\)[)）]")
 """That a document says more, which the dialog does not hold."""
 _PICTURE = re.compile(r"!\[([^\]]*)\]\((?:\.\./)?([\w-]+\.webp)\)")
 """A translation has the English text's pictures."""

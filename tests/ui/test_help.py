@@ -62,8 +62,10 @@ def _held(text: str) -> tuple[list[str], set[str]]:
 
 
 @pytest.mark.parametrize("file", TRANSLATIONS, ids=lambda file: f"{file.parent.name}-{file.stem}")
-def test_a_translation_shows_and_leads_to_what_its_text_does(file):
+def test_a_translation_shows_and_leads_to_what_its_text_does(file, tmp_path):
     """A translation is of no text, lacks its picture, or leads to less."""
     assert file.stem in (*help.PAGES, help.TROUBLE)
     text, original = file.read_text("utf-8"), help._file(file.stem).read_text("utf-8")
     assert text.startswith("# ") and _held(text) == _held(original)
+    with using(file.parent.name):
+        assert ".md" not in re.sub(r"<[^>]+>", "", help._rendered(file.stem, tmp_path))
