@@ -213,5 +213,7 @@ def test_no_picture_is_nothing_to_train_on(page):
 def test_a_folder_is_remembered_without_its_damaged_files(page):
     page, look = page
     (Path(look.folder) / "broken.png").write_bytes(b"no picture")
-    list(page.open(look, look.folder, *(SPECS[key].default for key in pages._READ)))
+    look.intake = True
+    *_, updates = page.open(look, look.folder, *(SPECS[key].default for key in pages._READ))
+    assert 'aria-pressed="true">data <span>5 pictures' in updates[page.intake.places], "and listed at once"
     assert recent.recent(page.outputs) == [RecentFolder(look.folder, 5)]

@@ -95,6 +95,8 @@ class PicturesPage:
         shown = self.room.draw(look)
         if not look.failed:
             recent.remember(look.folder, self.outputs, self._unreadable(look))
+            look.listed = False
+            shown |= self.intake.draw(look)
         yield {**shown, **fields}
 
     def _unreadable(self, look: PicturesLook) -> list[str]:
