@@ -106,7 +106,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield Served(line.split()[-1], outputs, times.user + times.system, home / "Trash")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         for run in runner.at_work(outputs):  # of a test that failed: it would train on and slow all others
             if (noted := identity.read(run.worker_file)) and noted["pid"] != os.getpid():
                 psutil.Process(noted["pid"]).kill()

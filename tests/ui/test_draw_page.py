@@ -10,9 +10,8 @@ from playwright.sync_api import expect
 from lora_studio import runs
 from lora_studio.runs import gallery
 from lora_studio.sampling import picture_file
+from tests.ui.played import PATIENCE
 
-PATIENCE = 90_000
-"""Milliseconds for what the drawing process does: at first it loads torch and the starter."""
 OF_A1111 = (
     "a dog <lora:gone:0.7>\nNegative prompt: text\nSteps: 3, Sampler: Restart, CFG scale: 1, Seed: 77, Size: 96x128"
 )

@@ -8,8 +8,9 @@ from playwright.sync_api import expect
 from lora_studio import adapters, runs
 from lora_studio.adapters import Adapter, recipe
 from tests.adapters.adapter_samples import small
+from tests.ui.played import PATIENCE
 
-WORKING = {"timeout": 120_000}
+WORKING = {"timeout": PATIENCE}
 """How long a command may take beside everything else that a test machine does."""
 
 

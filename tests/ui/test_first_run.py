@@ -36,7 +36,7 @@ def page(browser, tmp_path):
     finally:
         context.close()
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_a_first_style_is_one_press_away_and_ones_own_three(page, tmp_path, pictures):
@@ -48,7 +48,7 @@ def test_a_first_style_is_one_press_away_and_ones_own_three(page, tmp_path, pict
         presses.append(name)
 
     def started(name):
-        until(lambda: any(run.name == name for run in runs.existing(tmp_path / "outputs")), 60)
+        until(lambda: any(run.name == name for run in runs.existing(tmp_path / "outputs")))
         return runs.find(name, tmp_path / "outputs").settings()
 
     guide = page.get_by_role("heading", name="Your first style")

@@ -125,7 +125,7 @@ def test_from_a_zip_to_a_style_that_is_trained_on_what_was_seen(visit, studio, t
         page.locator(f"#set-{key}").locator("input, textarea").first.fill(value)
     page.locator("#start").click()
     run = Run(studio.outputs / "seen")
-    until(lambda: run.events_file.exists() and view.fold(run).state is State.FINISHED, 120)
+    until(lambda: run.events_file.exists() and view.fold(run).state is State.FINISHED)
     trained = json.loads(run.manifest_file.read_text())
     assert {name: entry["caption"] for name, entry in trained.items()} == shown
     assert [name for name, entry in trained.items() if "mask" in entry] == ["bell.png"]

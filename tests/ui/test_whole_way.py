@@ -41,7 +41,7 @@ def test_check_train_close_the_tab_come_back_stop_and_download(visit, studio):
     page.close()
 
     done = len(view.fold(run).steps)
-    until(lambda: len(view.fold(run).steps) > done, 60)
+    until(lambda: len(view.fold(run).steps) > done)
     page = visit()
     expect(page.locator(".sentence")).to_contain_text("Training step")
     page.locator("#stop").click()
