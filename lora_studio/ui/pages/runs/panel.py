@@ -150,7 +150,7 @@ class RunsPanel:
         left = self.cancel.click(self.keep_name, ours, self.drawn, **QUIET)
         for event in (saved, left):
             event.then(None, js=_TO_WHAT_IS_NEXT, **QUIET)
-        self.queue.click(self.press_queue, ours, self.drawn, **QUIET)
+        self.queue.click(self.press_queue, ours, self.drawn, **EACH)
 
     def toggle(self, here: PanelState, tab: TabState) -> Updates:
         """Opens the panel, or closes it."""
