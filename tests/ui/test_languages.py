@@ -25,7 +25,8 @@ _SHOWN = """
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const one = walker.currentNode.parentElement;
-    if (!one.closest('script, style, #language, #drop') && one.checkVisibility()) add((one.closest(blocks) ?? one).textContent);
+    if (one.closest('script, style, #language, #drop') || !one.checkVisibility()) continue;
+    add((one.closest(blocks) ?? one).textContent);
   }
   for (const name of ['aria-label', 'title', 'alt', 'placeholder'])
     for (const one of document.querySelectorAll(`[${name}]`))
@@ -35,7 +36,8 @@ _SHOWN = """
 """
 """The texts that are shown, each with the markup within it left out; without those that gradio says itself."""
 _NAMES = re.compile(
-    r"LoRA Studio|seen-by-all(\.safetensors)?|a cat|<b>a house</b>|\d KB|MB|CPU, fp32|~?/?[\w/]*my-style|range slider for"
+    r"LoRA Studio|seen-by-all(\.safetensors)?|a cat|<b>a house</b>|\d KB|MB|CPU, fp32|~?/?[\w/]*my-style|"
+    r"range slider for"
 )
 """What is the same in every language, and a word of gradio's."""
 

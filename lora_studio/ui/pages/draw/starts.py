@@ -44,7 +44,9 @@ def checked(path: str, outputs: Path) -> Path:
     found, pictures = Path(path).resolve(), runs.pictures_folder(outputs).resolve()
     if found.is_file() and (found.parent.parent == _folder(outputs).resolve() or found.parent == pictures):
         return found
-    raise SettingsError(tr("The picture to start from is gone."), where=tr("Start from a picture"), do=tr("Choose it again, or none."))
+    raise SettingsError(
+        tr("The picture to start from is gone."), where=tr("Start from a picture"), do=tr("Choose it again, or none.")
+    )
 
 
 def _folder(outputs: Path) -> Path:
