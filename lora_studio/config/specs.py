@@ -58,12 +58,17 @@ class Spec:
 
     def title(self, value: Any) -> str:
         """A choice's name for people; any other value as text."""
-        return next((option.title for option in self.options if option.name == value), plain(value))
+        return next((option.title for option in self.options if option.name == value), _title(value))
 
 
 def plain(value: Any) -> str:
     """A value as ``--set`` takes it: a switch is on or off."""
     return ("off", "on")[value] if isinstance(value, bool) else str(value)
+
+
+def _title(value: Any) -> str:
+    """A value for people that is none of several choices."""
+    return (tr("off"), tr("on"))[value] if isinstance(value, bool) else str(value)
 
 
 def _kind(field: FieldInfo) -> Literal["text", "integer", "number", "switch", "choice", "lines"]:
@@ -90,7 +95,7 @@ def _conditions(only: Mapping[str, Sequence[Any]]) -> list[str]:
     for key, values in only.items():
         titles = {option.name: declared(option.title) for option in declaration_of(FIELDS[key]).choices()}
         label = declared(FIELDS[key].title or "")
-        listed = either([titles.get(one, plain(one)) for one in values])
+        listed = either([titles.get(one, _title(one)) for one in values])
         found.append(tr("Only where {label} is {listed}.", label=label, listed=listed))
     return found
 

@@ -81,9 +81,11 @@ def translations(language: str) -> gettext.NullTranslations:
 
 @lru_cache
 def separators(language: str) -> dict[int, str]:
-    """What stands for the point and the comma of an English number, for ``str.translate``."""
+    """What stands for the point, the comma and the per cent sign of an English number, for ``str.translate``."""
     if language == ENGLISH:
         return {}
-    from babel.numbers import get_decimal_symbol, get_group_symbol
+    from babel import Locale
 
-    return str.maketrans({".": get_decimal_symbol(locale(language)), ",": get_group_symbol(locale(language))})
+    known = Locale.parse(locale(language))
+    symbols = known.number_symbols["latn"]
+    return str.maketrans({".": symbols["decimal"], ",": symbols["group"], "%": known.percent_formats[None].suffix[0]})

@@ -178,4 +178,4 @@ def name_of(key: str) -> str:
     ('Steps', 'Optimizer › Batch size')
     """
     spec = SPECS[key]
-    return spec.label if spec.level in (Level.JOB, Level.BASIC) else f"{spec.group.heading} › {spec.label}"
+    return str(spec.label) if spec.level in (Level.JOB, Level.BASIC) else f"{spec.group.heading} › {spec.label}"

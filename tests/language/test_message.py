@@ -58,6 +58,7 @@ class TestInGerman:
             assert tr("{loss:.2f} at step {step:,}", loss=0.25, step=12_000) == "0,25 bei Schritt 12.000"
             assert tr("{name} is not an adapter.", name="ink-1.5.png") == "ink-1.5.png ist kein Adapter."
             assert [number(1234.5, ",.1f"), number(Decimal("0.00005"), "f")] == ["1.234,5", "0,00005"]
+            assert number(0.08, ".0%") == "8\xa0%"
 
     def test_a_message_within_a_message_is_said_anew_too(self):
         """Half of a sentence stays in the language in which its part was made."""

@@ -14,6 +14,7 @@ from lora_studio.config.declaration import Level
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
+from lora_studio.language import using
 from lora_studio.optim.registry import OPTIMIZERS
 from lora_studio.ui.field_notes import notes
 from lora_studio.ui.fields import in_full, number, read, to_field
@@ -96,6 +97,8 @@ def test_everything_wrong_is_said_at_once_by_its_label():
         "guidance": "Previews › Guidance must be a number from 1 to 30; it is 99.",
     }
     assert "<b>4 settings to fix</b><p>Steps, Rank, " in to_fix(reading) and summary(reading) == ""
+    with using("de"):
+        assert "<p>Schritte, Rang, " in to_fix(reading)
     assert told(reading)["wrong"] == {
         "rank": "Must be a whole number from 1 to 1,024; it is 0.",
         "batch": "Is empty.",
@@ -149,6 +152,9 @@ def test_settings_without_effect_are_hidden_and_the_reason_is_known():
     assert {"augment_copies", "protected_tags"} <= set(idle)
     varied = told(read(raw(shuffle_tags=True, word_dropout="0.1", augment_rotation="5")))["idle"]
     assert {"keep_tags", "augment_copies", "protected_tags"}.isdisjoint(varied)
+    with using("de"):
+        switched = told(read(raw(data="pictures")))["idle"]["text_learning_rate"]
+        assert switched == "Nur, wenn Text-Encoder trainieren an ist." and "an ist" in SPECS["text_learning_rate"].help
     assert {"rank", "lora_plus", "min_snr_gamma"}.isdisjoint(idle)
     lokr = told(read(raw(method="lokr", rank="0")))["idle"]
     assert "lokr_factor" not in lokr and "lora_plus" in lokr, "also while another setting is invalid"
