@@ -27,6 +27,7 @@ _FOLLOW_ADDRESS = """
     const name = location.hash.slice(1).split('/')[0] || '%(first)s';
     const tab = document.getElementById(`tab-${{run: 'train', compare: 'train'}[name] || name}-button`);
     if (tab?.getAttribute('aria-selected') === 'false') tab.click();
+    tab?.scrollIntoView({block: 'nearest', inline: 'nearest'});
     if (!tab && !document.getElementById(name)) history.replaceState(null, '', `#${shown()}`);
     if (name === 'run') document.getElementById('run')?.scrollIntoView();
   };

@@ -13,7 +13,7 @@ from lora_studio.evaluation.strength import StrengthRange
 from lora_studio.events import State
 from lora_studio.jobs.judging import JudgingView
 from lora_studio.jobs.view import RunView
-from lora_studio.language import both, ntr, number, tr
+from lora_studio.language import both, in_row, in_sequence, ntr, number, tr
 from lora_studio.runs import Run
 from lora_studio.ui import downloads, tabs, words
 from lora_studio.ui.pages.train.judged import Evaluation
@@ -86,13 +86,14 @@ def _advice(run: Run, view: RunView, found: Evaluation, advice: Advice, outputs:
     eyebrow = (
         tr("Judged while it trains") if not ended else tr("Recommended so far") if found.unjudged else tr("Recommended")
     )
-    start = f" {tr('Start at {strength:g}.', strength=found.strength.recommended)}" if found.strength else ""
-    reasons = "; ".join(map(str, advice.reasons))
+    start = tr("Start at {strength:g}.", strength=found.strength.recommended) if found.strength else ""
+    reasons = in_row(advice.reasons)
+    why = tr("{reasons}.", reasons=reasons[:1].upper() + reasons[1:])
     warning = "" if advice.sound else f"<b>{UNSOUND}</b> "
     return (
         f'<div><p class="eyebrow">{eyebrow}</p>'
         f"<h2>{_heading(advice, ended, found.strength)}</h2>"
-        f"<p>{warning}{words.text(reasons[:1].upper() + reasons[1:])}.{start}</p>{_neighbours(found, advice)}</div>"
+        f"<p>{warning}{words.text(in_sequence([why, start]))}</p>{_neighbours(found, advice)}</div>"
         f'<div class="ways">{_ways(run, found, advice.step, outputs)}</div>'
     )
 

@@ -11,7 +11,7 @@ from lora_studio.errors import DatasetError
 from lora_studio.evaluation import judgements
 from lora_studio.evaluation.judgements import Copy, Judgement, JudgingPlan
 from lora_studio.evaluation.value import STYLE_SCALE, number
-from lora_studio.language import tr
+from lora_studio.language import in_row, tr
 from lora_studio.runs import Run
 from lora_studio.ui import images, words
 from lora_studio.ui.pages.train import saved
@@ -51,7 +51,7 @@ def _measures(one: Judgement) -> str:
     margin = one.style.margin(STYLE_SCALE)
     style = tr("Style {percent}", percent=f"{number(one.style.value)} %{f' ({margin})' if margin else ''}")
     drift = tr("drift {drift:.2f}", drift=one.drift.value)
-    return f"{style}; {one.told_subjects}; {drift}; {one.told_copies}"
+    return in_row([style, one.told_subjects, drift, one.told_copies])
 
 
 def _pair(run: Run, step: int, number: int, prompt: str, outputs: Path) -> str:

@@ -17,7 +17,7 @@ from lora_studio.dataset.examination import Progress
 from lora_studio.dataset.items import Dataset, Picture, PromptPair
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
-from lora_studio.language import ntr, tr
+from lora_studio.language import in_sequence, ntr, tr
 from lora_studio.ui import images, words
 from lora_studio.ui.pages.pictures import findings
 
@@ -79,7 +79,8 @@ def report(dataset: Dataset, settings: Settings, outputs: Path, resolution: int 
             kinds.setdefault(one.kind, []).append(one)
     folds = "".join(_fold(kind, problems) for kind, problems in kinds.items())
     said = _sentence(dataset, settings) if dataset.pictures else ""
-    said += "" if kinds or blocking or not dataset.pictures else f" {tr('Nothing to fix.')}"
+    if said and not kinds and not blocking:
+        said = in_sequence([said, tr("Nothing to fix.")])
     sentence = f'<p class="hint">{words.text(said)}</p>' if said else ""
     return f'<div class="dataset">{sentence}{_row(dataset, outputs)}{notices}{folds}</div>'
 
@@ -143,11 +144,14 @@ def _sentence(dataset: Dataset, settings: Settings) -> str:
     """How many pictures train and how many are held out, and what else there is."""
     train, checked = split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
     own = _own(dataset)
-    parts = [words.divided(len(own) - len(checked), len(checked))]
-    if others := len(dataset.pictures) - len(own):
-        parts.append(words.counted(others, "class picture"))
+    told = words.divided(len(own) - len(checked), len(checked))
+    others = []
+    if classes := len(dataset.pictures) - len(own):
+        others.append(words.counted(classes, "class picture"))
     if (repeated := sum(picture.repeats for picture in own)) != len(own):
-        parts.append(tr("{count:,} with repeats", count=repeated))
+        others.append(tr("{count:,} with repeats", count=repeated))
     if dataset.left_out:
-        parts.append(tr("{count:,} left out", count=len(dataset.left_out)))
-    return ", ".join(parts) + "."
+        others.append(tr("{count:,} left out", count=len(dataset.left_out)))
+    for one in others:
+        told = tr("{told}, {more}", told=told, more=one)
+    return tr("{told}.", told=told)

@@ -262,21 +262,23 @@ def pill(first: QueueEntry, view: RunView | None, waiting: int = 0) -> str:
     if view and view.state.ended:
         return ""
     name, kind = (first.job.name, first.job.noun) if first.job else (first.title, "")
-    does = _does(first, view) if view else kind
+    does, progress = _does(first, view) if view else (kind, "")
+    does = f"<span{' class=does' if progress else ''}> · {words.text(does)}</span>"
+    progress = progress and f"<span> · {progress}</span>"
     others = f'<span class="waiting"> · {tr("{count} waiting", count=waiting)}</span>' if waiting else ""
     where = f"#{tab}" if (tab := _SEEN.get(english(kind))) else tabs.address("run", name)
     return (
         f'<a class="pill {view.state if view else State.RUNNING}" href="{words.text(where)}"><span class="dot"></span>'
-        f'<span class="name">{words.text(name)}</span><span> · {words.text(does)}</span>{others}</a>'
+        f'<span class="name">{words.text(name)}</span>{does}{progress}{others}</a>'
     )
 
 
-def _does(first: QueueEntry, view: RunView) -> str:
-    """What a run does, with its progress where that tells something."""
+def _does(first: QueueEntry, view: RunView) -> tuple[str, str]:
+    """What a run does, and its progress where that tells something."""
     if first.run and state_words.starting(first.run, view):
-        return tr("starting")
-    doing = state_words.within(view)
-    return doing if view.state in (State.QUEUED, State.STOPPING) else f"{doing} · {100 * share(view):.0f} %"
+        return tr("starting"), ""
+    progress = "" if view.state in (State.QUEUED, State.STOPPING) else f"{100 * share(view):.0f} %"
+    return state_words.within(view), progress
 
 
 def start_label(line: Sequence[QueueEntry]) -> str:
