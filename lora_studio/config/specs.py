@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from lora_studio.config.declaration import Choice, Group, Level, NamedChoice, declaration_of
 from lora_studio.config.slices import FIELDS, SLICE_OF, SLICES
 from lora_studio.errors import SettingsError
-from lora_studio.language import declared, either, english, number, tr
+from lora_studio.language import declared, either, english, in_sequence, number, tr
 
 _SHORT = reprlib.Repr()
 """For values in messages: a file of unknown origin may hold one of any size."""
@@ -43,7 +43,7 @@ class Spec:
     @property
     def help(self) -> str:
         """What it does, and where it has an effect."""
-        return " ".join(map(str, [self.about, *_conditions(self.only)]))
+        return in_sequence([self.about, *_conditions(self.only)])
 
     @property
     def options(self) -> tuple[Choice, ...]:

@@ -20,6 +20,7 @@ from lora_studio.ui.field_notes import notes
 from lora_studio.ui.fields import in_full, number, read, to_field
 from lora_studio.ui.form import Form, changes, differences, info, preset_values, rates, summary, to_fix
 from lora_studio.ui.pages.train.setup import Setup
+from lora_studio.ui.scene.base_form import _HELP
 
 
 def told(reading):
@@ -155,6 +156,7 @@ def test_settings_without_effect_are_hidden_and_the_reason_is_known():
     with using("de"):
         switched = told(read(raw(data="pictures")))["idle"]["text_learning_rate"]
         assert switched == "Nur, wenn Text-Encoder trainieren an ist." and "an ist" in SPECS["text_learning_rate"].help
+        assert str(_HELP["text_encoders"]).startswith("Die .safetensors-Dateien der Text-Encoder")
     assert {"rank", "lora_plus", "min_snr_gamma"}.isdisjoint(idle)
     lokr = told(read(raw(method="lokr", rank="0")))["idle"]
     assert "lokr_factor" not in lokr and "lora_plus" in lokr, "also while another setting is invalid"
