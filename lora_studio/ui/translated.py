@@ -15,7 +15,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 import gradio as gr
-from gradio.context import Context, LocalContext
+from gradio.context import LocalContext
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -76,7 +76,6 @@ class Page(gr.Blocks):
     def __init__(self, again: Callable[[], gr.Blocks], **how: Any):
         self._again, self._building = again, threading.Lock()
         self._configs: dict[str, Any] = {}
-        self._first = Context.id
         super().__init__(**how)
 
     @property
@@ -96,12 +95,8 @@ class Page(gr.Blocks):
         self._configs = {ENGLISH: value}
 
     def _built_in(self, spoken: str) -> dict[str, Any]:
-        went_on, Context.id = Context.id, self._first
-        try:
-            other = self._again()
-        finally:
-            Context.id = max(went_on, Context.id)
-        return _alike(translated(other.get_config_file()), self._configs[ENGLISH])
+        other = self._again()
+        return _alike(translated(other.get_config_file()), self._configs[ENGLISH], {other._id: self._id})
 
 
 def choice() -> str:
@@ -125,15 +120,25 @@ def head() -> str:
     return _HEAD % {"cookie": COOKIE}
 
 
-def _alike(config: dict[str, Any], english: dict[str, Any]) -> dict[str, Any]:
-    """What ``config`` has in place of the same in ``english``. Of the events it is their scripts alone: handlers get
-    their inputs in the order of the page that they belong to.
+def _alike(config: dict[str, Any], english: dict[str, Any], number: dict[int, int]) -> dict[str, Any]:
+    """What ``config`` has in place of the same in ``english``. Its components have other numbers, and are the same ones
+    in the same order. Of the events it is their scripts alone: handlers get their inputs in the order of the page that
+    they belong to.
+
+    Args:
+        number: the page's number in ``config`` -> the one in ``english``.
     """
-    ids = [[(part["id"], part["type"]) for part in one["components"]] for one in (config, english)]
-    events = [[one["targets"] for one in each["dependencies"]] for each in (config, english)]
-    assert ids[0] == ids[1] and events[0] == events[1], "the page is built otherwise in another language"
-    both = zip(english["dependencies"], config["dependencies"], strict=True)
-    return {"components": config["components"], "dependencies": [own | {"js": other["js"]} for own, other in both]}
+    components, events = (list(zip(english[key], config[key], strict=True)) for key in ("components", "dependencies"))
+    number |= {other["id"]: own["id"] for own, other in components}
+    for own, other in components:
+        assert own["type"] == other["type"], "the page is built otherwise in another language"
+    for own, other in events:
+        targets = [(number.get(block), event) for block, event in other["targets"]]
+        assert targets == [tuple(one) for one in own["targets"]], "the page is built otherwise in another language"
+    return {
+        "components": [other | {"id": own["id"]} for own, other in components],
+        "dependencies": [own | {"js": other["js"]} for own, other in events],
+    }
 
 
 def translated(answer: Any) -> Any:

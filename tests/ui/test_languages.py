@@ -129,9 +129,9 @@ def test_each_reader_gets_her_language_and_can_choose_another(browser, studio, p
             page.set_default_timeout(90_000)
             page.goto(f"{studio.url}#train")
         for page, start, code in (
-            (german, "Training starten", "de"),
-            (japanese, "学習を開始", "ja"),
-            (french, "Start training", "en"),
+            (german, "einreihen", "de"),
+            (japanese, "read-by-two", "ja"),
+            (french, "Queue after", "en"),
         ):
             expect(page.locator("#start")).to_contain_text(start)
             expect(page.locator("html")).to_have_attribute("lang", code)
