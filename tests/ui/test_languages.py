@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from lora_studio import adapters, runs
 from lora_studio.language import catalogue
+from lora_studio.starter import sample_styles
 from lora_studio.ui import studio as address
 from tests.adapters.adapter_samples import small
 from tests.ui.played import judged, save
@@ -19,13 +20,13 @@ from tests.ui.test_axe import enter
 
 _SHOWN = """
 () => {
-  const blocks = 'p, li, td, th, dt, dd, h1, h2, h3, h4, button, a, label, summary, div, option';
+  const blocks = 'p, li, td, th, dt, dd, h1, h2, h3, h4, button, a, summary';
   const seen = new Set();
   const add = text => { if (/[a-z]{2}/i.test(text ?? '')) seen.add(text.trim()); };
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const one = walker.currentNode.parentElement;
-    if (one.closest('script, style, #language, #drop') || !one.checkVisibility()) continue;
+    if (one.closest('script, style, .languages, #drop') || !one.checkVisibility()) continue;
     add((one.closest(blocks) ?? one).textContent);
   }
   for (const name of ['aria-label', 'title', 'alt', 'placeholder'])
@@ -87,6 +88,14 @@ def marked(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     built.close()
 
 
+def _sample_words() -> list[str]:
+    """What the page Pictures shows of the samples: their folders, the names of their files and their captions."""
+    folders = sample_styles()
+    words = {path.stem for folder in folders for path in folder.iterdir()} | {"png", "Blueprint", "Ink icons"}
+    words |= {path.read_text("utf-8").strip() for folder in folders for path in folder.glob("*.txt")}
+    return [re.escape(str(folders[0].parent)), *map(re.escape, sorted(words, key=len, reverse=True))]
+
+
 def test_all_that_is_shown_can_be_translated(marked, part, tmp_path):
     """A sentence stays English in every language, since it was never given to the catalogues."""
     outputs = tmp_path / "outputs"
@@ -101,6 +110,7 @@ def test_all_that_is_shown_can_be_translated(marked, part, tmp_path):
     adapters.write(small(), runs.library_folder(outputs) / "seen-by-all.safetensors")
     played.finishes(40)
     page = marked()
+    names = re.compile("|".join([_NAMES.pattern, *_sample_words()]))
     expect(page.locator(".sentence")).to_contain_text("Finished")
     shown = {
         "pictures": "#pictures-path", "train": ".sentence", "draw": "#draw-prompt", "mix": "#tab-mix .blank",
@@ -113,7 +123,7 @@ def test_all_that_is_shown_can_be_translated(marked, part, tmp_path):
         page.wait_for_timeout(500)
         texts |= set(page.evaluate(_SHOWN))
     page.locator("#open-runs").evaluate("button => button.click()")
-    left = {one for one in texts if re.search(r"[A-Za-z]{2}", _NAMES.sub("", unmarked(one)))}
+    left = {one for one in texts if re.search(r"[A-Za-z]{2}", names.sub("", unmarked(one)))}
     assert left == set() and len(texts) > 200
 
 
