@@ -9,9 +9,9 @@ from playwright.sync_api import Browser, Page, expect
 from lora_studio import adapters, runs
 from lora_studio.ui import studio as address
 from tests.adapters.adapter_samples import small
+from tests.ui.looks import ROOMS, enter
 from tests.ui.played import judged, save
 
-ROOMS = ("pictures", "train", "draw", "mix", "library", "export", "sweeps")
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 _COLOURS = ["color-contrast", "link-in-text-block"]
 """The rules that the theme decides; the others hold in both or in neither."""
@@ -35,11 +35,6 @@ def faults(page: Page) -> list[str]:
         if dark:
             found += page.evaluate(_CHECK, _COLOURS)
     return found
-
-
-def enter(page: Page, room: str) -> None:
-    page.evaluate("room => { location.hash = room }", room)
-    expect(page.locator(f"#tab-{room}-button")).to_have_attribute("aria-selected", "true")
 
 
 @pytest.fixture

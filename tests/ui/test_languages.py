@@ -15,8 +15,8 @@ from lora_studio.language import catalogue
 from lora_studio.starter import sample_styles
 from lora_studio.ui import studio as address
 from tests.adapters.adapter_samples import small
+from tests.ui.looks import enter
 from tests.ui.played import judged, save
-from tests.ui.test_axe import enter
 
 _SHOWN = """
 () => {

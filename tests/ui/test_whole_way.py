@@ -10,6 +10,7 @@ from safetensors import safe_open
 from lora_studio.events import State
 from lora_studio.jobs import view
 from lora_studio.runs import Run
+from tests.ui import looks
 from tests.ui.played import PATIENCE, until
 
 
@@ -52,6 +53,8 @@ def test_check_train_close_the_tab_come_back_stop_and_download(visit, studio):
     assert len(widths) == 2 and min(widths) >= 88, "the base model and the first step, on a phone too"
     with page.expect_download() as download:
         page.locator(".result .download").click()
+
+    looks.at_all_widths(page, "en-light")
 
     seen = view.fold(run)
     assert seen.state is State.FINISHED and seen.finished.stopped and 0 < seen.finished.steps < 5000
