@@ -71,6 +71,7 @@ class _WarmProcess:
                 self._lines.put(line)
                 if line == TAKEN:
                     break
+        self._lines.put(b"")  # whoever waits for an answer gets none
         self.ready.set()
 
     def lives(self) -> bool:

@@ -189,7 +189,7 @@ class SendPanel:
     def tell(self, closed: bool, came: str) -> None:
         """What came of it, where the panel was closed meanwhile."""
         if closed and came:
-            gr.Info(came, duration=None, title=tr("Send to another program"))
+            gr.Info(came, duration=20, title=tr("Send to another program"))
 
     def _source(self, key: str, file: str) -> list[object]:
         """The adapter, or the ``file`` that was exported of it, as arguments of ``send``.

@@ -120,7 +120,7 @@ def test_training_drawing_blending_and_exporting_ask_the_network_nothing(tmp_pat
     told = child(CHILD, json.dumps([str(run.folder), str(absent.folder)]), json.dumps(commands))
     assert told == {"asked": [], "ended": [0, 1, *(0 for _ in commands)]}
     last = json.loads(absent.events_file.read_text().splitlines()[-1])
-    assert last["kind"] == "failed" and "someone/some-model" in last["what"] and not last["ours"], (
+    assert last["kind"] == "failed" and "someone/some-model" in last["what"]["text"] and not last["ours"], (
         "a model that is not here is said, and not looked for"
     )
     assert adapters.read(plain).factors and (merged / "unet").is_dir() and list(run.previews.iterdir())

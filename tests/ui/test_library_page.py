@@ -112,7 +112,13 @@ def test_an_adapter_is_shrunk_after_its_cost_is_known(visit, shelf):
     page = opened(visit, "library/library/rain.safetensors")
     page.get_by_role("button", name="Shrink").click()
     expect(page.locator("#save-smaller")).to_be_hidden()
-    page.locator("#value input").fill("0")
+
+    def typed_zero() -> bool:  # the form that has just opened is given its first value
+        page.locator("#value input").fill("0")
+        page.wait_for_timeout(300)
+        return page.locator("#value input").input_value() == "0"
+
+    until(typed_zero)
     page.locator("#try").click()
     expect(page.locator("#shrunk .wrong")).to_contain_text("must be from 1 to 100")
     expect(page.locator("#save-smaller")).to_be_hidden()
