@@ -11,7 +11,7 @@ from lora_studio import adapters, runs
 from lora_studio.adapters import recipe
 from lora_studio.config.settings import Settings
 from tests.adapters.adapter_samples import small
-from tests.ui.played import PATIENCE
+from tests.ui.played import PATIENCE, until
 
 WORKING = {"timeout": PATIENCE}
 """How long a command may take beside everything else that a test machine does."""
