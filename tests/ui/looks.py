@@ -28,7 +28,7 @@ def at_all_widths(page: Page, name: str) -> None:
         enter(page, room)
         for width in reversed(WIDTHS):
             page.set_viewport_size({"width": width, "height": 900})
-            page.wait_for_timeout(200)
+            page.wait_for_timeout(80)
             if (more := page.evaluate(_WIDER)) > 0:
                 wider[room, width] = more
             page.screenshot(path=FOLDER / f"{name}-{room}-{width}.jpg", quality=70)
