@@ -33,6 +33,8 @@ LONG = (
     *("ui/test_library_page", "training/test_resume", "ui/test_export_page", "training/test_distributed"),
     *("ui/test_draw_page", "test_bootstrap", "ui/test_pictures_page", "training/test_text"),
     *("ui/test_whole_way", "evaluation/test_judging", "ui/test_mix_page", "test_cli_compare"),
+    *("ui/test_journey", "training/test_sliders", "ui/test_axe", "training/test_measured_start"),
+    *("ui/test_scripting", "faults/test_soak", "ui/test_languages", "test_hub"),
     *("ui/test_pictures_panels", "jobs/test_renderer", "ui/test_judged", "models/test_quantize"),
     *("jobs/test_judging", "jobs/test_sweeping"),
 )
