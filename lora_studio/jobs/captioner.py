@@ -152,7 +152,7 @@ class _Work:
                 "{count} captions were cut at the limit: {names}",
                 names=_listed(cut),
             )
-            self.log.append(e.Warned(what=what, do=tr("Allow longer captions, or mend them.")))
+            self.log.append(e.Warned(what=what, do=tr("Allow longer captions, or edit them.")))
         if empty:
             what = ntr(
                 len(empty),

@@ -81,7 +81,7 @@ def translations(language: str) -> gettext.NullTranslations:
 
 @lru_cache
 def separators(language: str) -> dict[int, str]:
-    """What stands for the point, the comma and the per cent sign of an English number, for ``str.translate``."""
+    """What stands for the point, the comma and the percent sign of an English number, for ``str.translate``."""
     if language == ENGLISH:
         return {}
     from babel import Locale

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gettext
 import html
 import re
 
@@ -10,36 +9,17 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from lora_studio import language
 from lora_studio.config.settings import Settings
 from lora_studio.jobs.model_downloads import HubOffer
-from lora_studio.language import catalogue
 from lora_studio.ui.pages.pictures import captioning_view, drop
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.page import PicturesPage
 from lora_studio.ui.translated import translated
+from tests.language.brackets import brackets  # noqa: F401 - a fixture of all tests here
 
 _SHOWN = re.compile(r'(?:aria-label|title|alt|placeholder)="([^"]*)"|>([^<>]+)<')
 _MESSAGE = re.compile(r"⟦[^⟦⟧]*⟧")
 _NAME = re.compile(r"/\S+|\d\w*\.png|10_\w+|GB|BSD-3-Clause|BLIP")
-
-
-class _Brackets(gettext.NullTranslations):
-    """All of a message but its fields is in brackets."""
-
-    def gettext(self, message):
-        return "".join(part if part[0] == "{" else f"⟦{part}⟧" for part in re.split(r"(\{[^{}]+\})", message) if part)
-
-    def ngettext(self, msgid1, msgid2, n):
-        return self.gettext(msgid1 if n == 1 else msgid2)
-
-
-@pytest.fixture(autouse=True)
-def brackets(monkeypatch):
-    """All messages are in brackets."""
-    monkeypatch.setattr(catalogue, "translations", lambda _: _Brackets())
-    with language.using("de"):
-        yield
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ English for all.
 
 from __future__ import annotations
 
-import gettext
 import html
 import re
 from types import SimpleNamespace
@@ -20,7 +19,6 @@ from lora_studio.evaluation.value import Value
 from lora_studio.events import State
 from lora_studio.jobs.renderer import Answer
 from lora_studio.jobs.sweeping import SweepingView
-from lora_studio.language import catalogue
 from lora_studio.runs import Unreadable, gallery, library
 from lora_studio.sampling import picture_file
 from lora_studio.sampling.image_settings import Hires
@@ -40,6 +38,7 @@ from lora_studio.ui.pages.mix.image_specs import Scene
 from lora_studio.ui.pages.sweeps import charts, status, table
 from lora_studio.ui.scene.mixture import Mix
 from tests.adapters.adapter_samples import small
+from tests.language.brackets import brackets  # noqa: F401 - a fixture of all tests here
 from tests.sweeps.conftest import outcome
 
 _SHOWN = re.compile(r'(?:aria-label|title|alt|placeholder)="([^"]*)"|>([^<>]+)<')
@@ -49,24 +48,6 @@ _NAME = re.compile(
     r"|\d\w*\.(png|safetensors)|\d\. \w+\.? \d{4}"
 )
 """What is no word: units, files, dates, and what is called the same everywhere."""
-
-
-class _Brackets(gettext.NullTranslations):
-    """All of a message but its fields is in brackets."""
-
-    def gettext(self, message):
-        return "".join(part if part[0] == "{" else f"⟦{part}⟧" for part in re.split(r"(\{[^{}]+\})", message) if part)
-
-    def ngettext(self, msgid1, msgid2, n):
-        return self.gettext(msgid1 if n == 1 else msgid2)
-
-
-@pytest.fixture(autouse=True)
-def brackets(monkeypatch):
-    """All messages are in brackets."""
-    monkeypatch.setattr(catalogue, "translations", lambda _: _Brackets())
-    with language.using("de"):
-        yield
 
 
 def in_english(shown: str) -> list[str]:

@@ -20,7 +20,8 @@ class PreviewSettings(SettingsSlice):
     preview_prompts: list[str] = setting(
         list,
         "Preview prompts",
-        "One prompt a line, drawn while it trains. Empty: four plain subjects. {trigger} stands for the trigger word.",
+        "One prompt per line, drawn while it trains. Empty: four plain subjects. {trigger} stands for the trigger "
+        "word.",
         Level.BASIC,
     )
     preview_every: int = setting(
