@@ -15,7 +15,7 @@ PACKAGE = ROOT / "lora_studio"
 FLOORS = (
     ("__init__", "language", "locks"),
     ("errors",),
-    ("bootstrap", "diffusion", "events", "files"),
+    ("bootstrap", "diffusion", "events", "files", "libraries"),
     ("families", "hub", "texts"),
     ("adapters", "optim"),
     ("methods",),
@@ -40,7 +40,6 @@ ROOMS = {
     "peft": ("methods", "models"),
     "onnxruntime": ("vision",),
     "optuna": ("sweeps.storage", "sweeps.store"),
-    "bitsandbytes": ("models", "optim", "cli.doctor"),
     "typer": ("cli",),
     "rich": ("cli",),
 }
@@ -55,7 +54,7 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-GROUND = ("bootstrap", "errors", "events", "files", "locks")
+GROUND = ("bootstrap", "errors", "events", "files", "libraries", "locks")
 """What needs the standard library and pydantic alone."""
 WORKERS = (
     "jobs.worker", "jobs.rank_worker", "jobs.renderer_worker", "jobs.captioner", "jobs.trial_worker",

@@ -130,8 +130,10 @@ def _toolkits(torch: Any) -> list[tuple[str, str]]:
 def _bitsandbytes(_: Path) -> Iterator[Finding]:
     try:
         import torch
-        from bitsandbytes.optim import AdamW8bit
 
+        from lora_studio import libraries
+
+        AdamW8bit = libraries.bitsandbytes().optim.AdamW8bit
         weight = torch.nn.Parameter(torch.ones(4096, device="cuda" if torch.cuda.is_available() else "cpu"))
         weight.grad = torch.ones_like(weight)
         AdamW8bit([weight], lr=0.1, min_8bit_size=1).step()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lora_studio import events as e
+from lora_studio import libraries
 from lora_studio.errors import MachineError, RunError
 from lora_studio.evaluation import cost, judgements
 from lora_studio.jobs import job_worker
@@ -47,7 +48,8 @@ def judge(job: JudgingJob, log: EventLog, stopping: Callable[[], bool]) -> bool:
     strengths = not order.steps  # advice on some of the states is not worth so many pictures
     total = len(judgements.states(run, order.steps))
     log.append(e.JudgingStarted(total=total, strengths=_work_of_strengths(job) if strengths else 0.0))
-    from lora_studio.evaluation import judging  # takes seconds
+    with libraries.importing():
+        from lora_studio.evaluation import judging
 
     began = 0.0
     try:

@@ -10,6 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from lora_studio import libraries
 from lora_studio.errors import StudioError
 from lora_studio.events import Failed
 from lora_studio.jobs import identity
@@ -18,7 +19,8 @@ from lora_studio.jobs.ranks import PEER_ENDED
 
 def main(outputs: str, parent: int) -> int:
     """Follows the leader to the end of the run; returns the process's exit status."""
-    from lora_studio.training.distributed import PeerLost
+    with libraries.importing():
+        from lora_studio.training.distributed import PeerLost
 
     try:
         follow(Path(outputs), parent)
@@ -41,7 +43,8 @@ def follow(outputs: Path, parent: int) -> None:
         signal.signal(one, signal.SIG_IGN)
     identity.end_with(parent, PEER_ENDED)  # a GPU would wait forever for a leader that was killed
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from lora_studio.training import distributed, follower
+    with libraries.importing():
+        from lora_studio.training import distributed, follower
 
     with distributed.joined() as world:
         follower.follow(world, outputs)

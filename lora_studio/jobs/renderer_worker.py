@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import TypeAdapter, ValidationError
 
-from lora_studio import __version__, files
+from lora_studio import __version__, files, libraries
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import PreviewSettings
 from lora_studio.dataset.items import Bucket
@@ -231,7 +231,8 @@ def main(outputs: str, source: BinaryIO, voice: BinaryIO) -> int:
 
     threading.Thread(target=listen, daemon=True).start()
     threading.Thread(target=watch, daemon=True).start()
-    import lora_studio.sampling.grid  # noqa: F401 - torch takes seconds, while the user still chooses the first image
+    with libraries.importing():  # takes seconds, while the user still chooses the first image
+        import lora_studio.sampling.grid  # noqa: F401
 
     drawer = Drawer(Path(outputs), Studio(say))
     while request := inbox.take(IDLE):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from lora_studio import libraries
 from lora_studio.evaluation import judgements
 from lora_studio.events import Event
 from lora_studio.jobs import control, identity, view, worker
@@ -44,7 +45,8 @@ def events(run: Run, terminated: threading.Event) -> Iterator[Event]:
 
 
 def _judging(run: Run, terminated: threading.Event) -> Iterator[Event]:
-    from lora_studio.evaluation import judging
+    with libraries.importing():
+        from lora_studio.evaluation import judging
 
     def cancelled() -> bool:
         return terminated.is_set() or control.asked(run, Request.STOP)

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from lora_studio import libraries
 from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
 from lora_studio.jobs import job, runner, warm, worker
@@ -129,10 +130,11 @@ def _gpu_short() -> bool:
 
 def _warm_up() -> None:
     """What every run does first, whatever it trains."""
-    import torch
+    with libraries.importing():
+        import torch
 
-    import lora_studio.training.loop  # noqa: F401 - most of the time goes into what this imports
-    from lora_studio.models.fused import triton_support
+        import lora_studio.training.loop  # noqa: F401 - most of the time goes into what this imports
+        from lora_studio.models.fused import triton_support
 
     if torch.cuda.is_available():
         torch.zeros(1, device="cuda")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from lora_studio import files
+from lora_studio import files, libraries
 from lora_studio.config.slices import MachineSettings
 from lora_studio.errors import StudioError
 from lora_studio.events import Event, Failed, State, StateChanged
@@ -105,7 +105,8 @@ def events(run: Run, terminated: threading.Event | None = None) -> Iterator[Even
     """Trains the run in this process, and yields what happens. Raises as ``training.loop.train``."""
     settings = run.settings().changed(gpus=ranks.launched()) if ranks.launched() else run.settings()
     with _world(run, settings.machine) as world:
-        from lora_studio.training.loop import train
+        with libraries.importing():
+            from lora_studio.training.loop import train
 
         yield from train(run, settings, ControlFiles(run, terminated or threading.Event()), world)
 
@@ -115,10 +116,12 @@ def _world(run: Run, machine: MachineSettings) -> Generator[World]:
     """The processes that share the work, led by this one: those that a launcher started, those that are started here,
     or this one alone.
     """
-    from lora_studio.training import distributed
+    with libraries.importing():
+        from lora_studio.training import distributed
 
     def import_early() -> None:  # takes seconds, in which the others do the same
-        importlib.import_module("lora_studio.training.loop")
+        with libraries.importing():
+            importlib.import_module("lora_studio.training.loop")
 
     if ranks.launched():
         import_early()

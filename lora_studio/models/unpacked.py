@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_studio import libraries
 from lora_studio.errors import MachineError
 from lora_studio.language import tr
 
@@ -37,7 +38,7 @@ def bitsandbytes() -> ModuleType:
         MachineError: it does not work on this machine.
     """
     try:
-        import bitsandbytes as found
+        found = libraries.bitsandbytes()
     except (ImportError, OSError, RuntimeError) as error:
         raise MachineError(
             tr("bitsandbytes does not work on this machine: {error}.", error=error),

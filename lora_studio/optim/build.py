@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from lora_studio import libraries
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.language import declared, either, tr
 from lora_studio.optim import registry, schedules
@@ -131,6 +132,8 @@ def optimizer(groups: list[dict], values: Hyperparameters, steps: int) -> torch.
 def _import(spec: OptimizerSpec) -> Callable[..., torch.optim.Optimizer]:
     module, _, name = spec.path.rpartition(".")
     try:
+        if spec.package == "bitsandbytes":
+            libraries.bitsandbytes()
         return getattr(import_module(module), name)
     except (ImportError, OSError, RuntimeError) as error:
         others = [other.name for other in registry.OPTIMIZERS.values() if other.package != spec.package]

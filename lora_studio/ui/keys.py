@@ -2,7 +2,8 @@
 
 A list that is one stop of the Tab key says so: ``<div data-roving>`` holds buttons or links, between which the arrows,
 Home and End move. ``data-roving=".card"`` names what counts as an item. A list that moves by a script of its own says
-``data-one-stop``. Everything is bound to the document, so that it holds for whatever is drawn later.
+``data-one-stop``. A control that has the focus while its part of the page is drawn anew keeps it. Everything is bound
+to the document, so that it holds for whatever is drawn later.
 """
 
 from __future__ import annotations
@@ -86,8 +87,26 @@ if (!window.studioKeys) {
     if (tabs) tabs.dataset.roving = '[role="tab"]';
     document.querySelectorAll(LISTS).forEach(list => stop(list));
   };
-  new MutationObserver(() => { if (!due) { due = true; requestAnimationFrame(stops); } })
-    .observe(document.body, {childList: true, subtree: true});
+  const named = one => [one.tagName, one.textContent.trim(), one.ariaLabel, ...Object.entries(one.dataset)].join('|');
+  let held = null;  // the control with the focus, which may be drawn anew at any time
+  document.addEventListener('focusin', event => {
+    const control = event.target, part = control.parentElement?.closest('[id]');
+    held = part && {control, part, name: named(control), lost: null};
+  });
+  document.addEventListener('focusout', () => setTimeout(() => {
+    if (held?.control.isConnected && document.activeElement !== held.control) held = null;
+  }));
+  const keepFocus = () => {
+    if (!held || held.control.isConnected) return;
+    held.lost ||= performance.now();
+    if (document.activeElement !== document.body || performance.now() - held.lost > 1000) { held = null; return; }
+    const same = [...held.part.querySelectorAll(held.control.tagName)].find(one => named(one) === held.name);
+    same?.focus({preventScroll: true});
+  };
+  new MutationObserver(() => {
+    keepFocus();
+    if (!due) { due = true; requestAnimationFrame(stops); }
+  }).observe(document.body, {childList: true, subtree: true});
   stops();
   const list = event => event.target.closest?.(LISTS);
   document.addEventListener('focusin', event => {

@@ -25,8 +25,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lora_studio.errors import SettingsError
 from lora_studio.language import tr
 from lora_studio.ui.compression import Packed
+from lora_studio.ui.gradio_scripts import GradioScripts
 from lora_studio.ui.ordering import InOrder
-from lora_studio.ui.quick_page import QuickPage
 from lora_studio.ui.translated import Spoken
 
 LOOPBACK = ["127.0.0.1", "localhost", "::1", "[::1]"]
@@ -214,5 +214,5 @@ def middleware(address: str) -> list[Middleware]:
         Middleware(OwnPagesOnly),
         Middleware(Bounded),
         Middleware(InOrder),
-        Middleware(QuickPage),
+        Middleware(GradioScripts),
     ]

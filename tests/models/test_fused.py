@@ -4,12 +4,11 @@ import copy
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit
 from diffusers.models.resnet import ResnetBlock2D
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from lora_studio import models
+from lora_studio import libraries, models
 from lora_studio.config.settings import Settings
 from lora_studio.models import fused, gradient_checkpointing, inject
 from lora_studio.models.fused import lora
@@ -130,7 +129,7 @@ def test_on_nf4(tiny_folder):
     base = models.load(str(tiny_folder("sd1")), quantize="nf4")
     fused.enable(base.unet)
     add(base)
-    assert any(isinstance(module, Linear4bit) for module in base.unet.modules())
+    assert any(isinstance(module, libraries.bitsandbytes().nn.Linear4bit) for module in base.unet.modules())
     assert_same(step(base), plain(base))
 
 

@@ -4,16 +4,16 @@ an adapter.
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
-from lora_studio import models
+from lora_studio import libraries, models
 from lora_studio.adapters import dora
 from lora_studio.config.settings import check
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.models import inject, modules, quantize
 from tests.models.test_inject import learn, settings
 
-CLASSES = {"nf4": Linear4bit, "int8": Linear8bitLt}
+layers = libraries.bitsandbytes().nn
+CLASSES = {"nf4": layers.Linear4bit, "int8": layers.Linear8bitLt}
 COARSE = {"nf4": 0.12, "int8": 0.01}
 """‖W − W packed‖ / ‖W‖ of normal weights: NF4 keeps four bits, int8 eight."""
 ROUNDING = {"nf4": 5e-5, "int8": 5e-3}
@@ -201,6 +201,9 @@ def test_a_dora_over_int8_is_refused_with_its_reason():
 
 
 def test_without_bitsandbytes_the_setting_is_named(tiny_folder, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
+    def absent():
+        raise ImportError("No module named 'bitsandbytes'")
+
+    monkeypatch.setattr(libraries, "bitsandbytes", absent)
     with pytest.raises(MachineError, match="quantize"):
         models.load(str(tiny_folder("sd1")), quantize="nf4")

@@ -219,6 +219,25 @@ def test_the_form_keeps_what_was_typed(visit, pictures):
     expect(page.locator("#changes")).to_be_hidden()
 
 
+def test_passing_a_list_by_the_tab_key_chooses_nothing(visit):
+    """The form's preset is chosen anew on the way from field to field, and takes back all that was typed."""
+    page = visit()
+    steps, preset, asked = page.locator("#set-steps input"), page.locator("#preset input"), []
+    page.on("request", lambda request: asked.append(request.post_data or ""))
+    preset.focus()
+    page.keyboard.press("ArrowDown")
+    with page.expect_response(lambda answer: '"data":["sdxl-style"]' in (answer.request.post_data or "")):
+        page.keyboard.press("Enter")
+    expect(steps).to_have_value("2000")
+    steps.fill("7")
+    asked.clear()
+    preset.focus()
+    page.keyboard.press("Tab")
+    with page.expect_response(lambda answer: '"data":[' in (answer.request.post_data or "")):
+        page.locator("#set-trigger input").fill("inks")
+    assert steps.input_value() == "7" and not any('"data":["sdxl-style"]' in one for one in asked)
+
+
 def test_a_chosen_optimizer_brings_its_rates(visit):
     """One optimizer's rate destroys the picture under another, or learns nothing."""
     page = visit()

@@ -71,6 +71,7 @@ def test_pictures_are_drawn_kept_and_used_again(visit, outputs):
     expect(page.locator(".wall .starred")).to_have_count(1)
 
     page.locator(".wall > button", has=page.locator(".starred")).click()
+    expect(page.locator("#stage")).to_contain_text(f"seed {told[1]['seed']}")
     page.get_by_role("button", name="Use these settings").click()
     expect(page.locator("#draw-note")).to_contain_text("has the settings of this picture")
     expect(page.locator("#draw-seed input")).to_have_value(str(told[1]["seed"]))

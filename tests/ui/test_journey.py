@@ -45,9 +45,11 @@ def test_the_whole_way_by_keys_in_german(browser, studio):
     run = Run(studio.outputs / "ohne-maus")
     reach(page, page.locator(".film"))
     press("End")
-    reach(page, page.locator(".film-head .way").first, "Shift+Tab")
+    keep = page.locator('.film-head [data-act="keep"]')
+    expect(keep).to_have_attribute("data-step", "6")
+    reach(page, keep, "Shift+Tab")
     press("Enter")
-    until(lambda: run.kept_file(6).is_file())
+    until(run.kept_file(6).is_file)
     reach(page, page.locator("#tab-train-button"), "Shift+Tab")
     for _ in range(4):
         press("ArrowRight")

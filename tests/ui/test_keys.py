@@ -59,6 +59,47 @@ def test_the_page_is_worked_by_keys(visit, studio, part):
     assert page.evaluate("!document.activeElement.closest('#made')")
 
 
+DRAWN = """
+([part, html]) => {
+  if (!document.getElementById(part)) document.body.insertAdjacentHTML('beforeend', `<div id="${part}"></div>`);
+  document.getElementById(part).innerHTML = html;
+}
+"""
+
+
+def test_a_control_that_is_drawn_anew_keeps_the_focus(visit):
+    """A tick of a run draws its card anew between Tab and Enter, and Enter goes to nothing."""
+    page = visit()
+    keep, branch = (f'<p><button type="button" data-step="6">{name}</button></p>' for name in ("Keep", "Branch"))
+
+    def draws(html: str, part: str = "drawn") -> None:
+        page.evaluate(DRAWN, [part, html])
+
+    draws(keep + branch)
+    page.locator("#drawn button").nth(1).focus()
+    draws(branch)
+    assert page.evaluate(FOCUSED) == "Branch"
+    draws("")
+    draws(keep + branch)
+    assert page.evaluate(FOCUSED) == "Branch"
+
+    draws(keep)
+    page.wait_for_timeout(1100)
+    draws(keep + branch)
+    assert page.evaluate("document.activeElement === document.body")  # it came back too late to be the same press
+
+    page.locator("#drawn button").nth(1).focus()
+    page.locator("#drawn button").nth(1).evaluate("one => one.blur()")
+    page.wait_for_timeout(50)
+    draws(keep + branch + keep)
+    assert page.evaluate("document.activeElement === document.body")  # she left it herself
+
+    draws(keep)
+    page.locator("#drawn button").focus()
+    draws(keep.replace('"6"', '"7"'))
+    assert page.evaluate("document.activeElement === document.body")  # another step's
+
+
 def test_the_focus_is_never_under_a_bar_and_targets_are_large_enough(visit):
     """What has the focus cannot be seen, or a finger meets its neighbour."""
     page = visit(width=390, height=844)

@@ -1,8 +1,9 @@
-"""Lets gradio's page find its components at once.
+"""Gradio's scripts as the studio serves them: with parts replaced that are slow, or that lose what was typed.
 
-Its script looks through the whole page for each component that a handler reads or changes, and through all handlers for
-each component. On a page as large as the studio's, that took more than half of the script's time while the page loads,
-and delayed every answer.
+The page's core looks through the whole page for each component that a handler reads or changes, and through all
+handlers for each component. On a page as large as the studio's, that took more than half of the script's time while the
+page loads, and delayed every answer. A list of choices reports an input whenever the focus leaves it: on the way
+through the form by the Tab key its preset would be chosen anew, and all that was typed would be lost.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from gradio.routes import BUILD_PATH_LIB
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_SCRIPT = re.compile(r"/assets/(core-[\w-]+\.js)")
-"""The address of the script that holds the components."""
-QUICKER = {
+_SCRIPT = re.compile(r"/assets/((?:core|Index)-[\w-]+\.js)")
+"""The addresses of the page's core and of the components' scripts."""
+CORE = {
     # The component ``t`` below the root ``e``: of each root a table is made, when it is first asked.
     "function Z(e,t){if(e.id===t)return e;if(e.children)for(let n of e.children){let e=Z(n,t);if(e)return e}"
     "return null}": (
@@ -34,24 +35,32 @@ QUICKER = {
         "this.events.set(id,had)}}return e.props.shared_props.attached_events=[...this.events.get(e.id)??[]],e}"
     ),
 }
-"""Parts of the script, and what gives the same answer from a table."""
+"""Parts of the core, and what gives the same answer from a table."""
+CHOICES = {
+    "o.on_focus?.()}function we(){": "o.on_focus?.(),we.was=_()}function we(){",
+    "o.on_input?.(),I.blur()}": "o.on_input?.(),we.was=_(),I.blur()}",
+    "o.on_blur?.(),o.on_input?.()}": "o.on_blur?.(),we.was!==_()&&o.on_input?.()}",
+}
+"""Parts of the script for a list of choices (``gr.Dropdown``), and what reports an input where the value is another one
+than when it got the focus.
+"""
 
 
-def quicker(script: str) -> str:
+def corrected(script: str) -> str:
     """``script`` with those parts replaced that it has; another version of gradio's may have none."""
-    for slow, quick in QUICKER.items():
-        script = script.replace(slow, quick)
+    for part, better in (CORE | CHOICES).items():
+        script = script.replace(part, better)
     return script
 
 
 @functools.cache
 def _served(name: str) -> bytes | None:
     path = Path(BUILD_PATH_LIB) / name
-    return quicker(path.read_text("utf-8")).encode() if path.is_file() else None
+    return corrected(path.read_text("utf-8")).encode() if path.is_file() else None
 
 
-class QuickPage:
-    """ASGI middleware: serves that script."""
+class GradioScripts:
+    """ASGI middleware: serves those scripts."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
