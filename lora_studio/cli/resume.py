@@ -76,7 +76,9 @@ def _changes(
 
 def _applied(run: Run, changes: dict[str, object]) -> Run:
     """The run with its new settings, or the new run that begins from its adapter."""
-    applied = branching.with_changes(run, changes)
+    from lora_studio.training import creating
+
+    applied = branching.with_changes(run, changes, creating.require_possible)
     if applied != run:
         print(f"The new run {applied.name} begins from the adapter of {run.name}.", file=sys.stderr)
     return applied

@@ -132,13 +132,12 @@ def settings_help() -> str:
 
 
 def begin(settings: Settings, outputs: Path, origin: branching.BranchPoint | None = None) -> Run:
-    """Creates a run, or a branch from ``origin``, after checking its pictures. Raises as ``checked``,
-    ``branching.create`` and ``branching.branch``.
+    """Creates a run, or a branch from ``origin``, after checking its pictures. Raises as ``checked`` and
+    ``creating.create``.
     """
-    settings, outputs = checked(settings, outputs), outputs.resolve()
-    if origin:
-        return branching.branch(origin.run, origin.step, settings, outputs)
-    return branching.create(settings, outputs)
+    from lora_studio.training import creating
+
+    return creating.create(checked(settings, outputs), outputs.resolve(), origin)
 
 
 def checked(settings: Settings, outputs: Path) -> Settings:
@@ -147,8 +146,10 @@ def checked(settings: Settings, outputs: Path) -> Settings:
 
     Raises:
         SettingsError, DatasetError: the folder, or the file of prompt pairs, cannot be trained on.
+        ModelError: the base model cannot.
     """
     from lora_studio.dataset import epochs, sources
+    from lora_studio.training import noise_levels
 
     settings = settings.changed(
         data=str(Path(os.path.expanduser(settings.run.data)).resolve()),
@@ -164,6 +165,11 @@ def checked(settings: Settings, outputs: Path) -> Settings:
             where=first.file or settings.run.data,
             do=first.do,
         )
+    noise_levels.require(dataset, settings.noise)
+    if settings.run.base.strip() not in ("", "starter"):
+        from lora_studio.models import shapes  # takes seconds
+
+        shapes.read(settings.run.base, settings.run.vae, settings.run.text_encoders)
     settings = epochs.settled(settings, dataset.pictures)
     if told := epochs.told(settings):
         print(told, file=sys.stderr)

@@ -70,16 +70,15 @@ class AdapterLayers(Method):
     def begin(self, layer: Layer, given: Factors) -> None:
         raise NotImplementedError("own_start says why")
 
-    def take(self, layer: Layer, given: Factors | OutputChange) -> bool:
-        """Exactly, from an adapter layer of the same rank."""
+    def fits(self, layer: Layer, given: Factors | OutputChange) -> bool:
+        """An adapter layer of the same rank."""
         from lora_studio.adapters.bottleneck import Bottleneck
 
-        module = layer.module
-        if not isinstance(given, Bottleneck) or given.down.shape != module.down.shape:
-            return False
+        return isinstance(given, Bottleneck) and given.down.shape == layer.module.down.shape
+
+    def take(self, layer: Layer, given: Factors | OutputChange) -> None:
         for name in ("down", "down_bias", "up", "up_bias"):
-            getattr(module, name).copy_(getattr(given, name))
-        return True
+            getattr(layer.module, name).copy_(getattr(given, name))
 
     def parameters(self, options: AdapterOptions, shape: LayerShape) -> int:
         return (2 * shape.outputs + 1) * options.rank + shape.outputs

@@ -59,18 +59,18 @@ class Ia3(Method):
     def begin(self, layer: Layer, given: Factors) -> None:
         raise NotImplementedError("own_start says why")
 
-    def take(self, layer: Layer, given: Factors | OutputChange) -> bool:
-        """Exactly, from an (IA)³ on the same side of the layer."""
+    def fits(self, layer: Layer, given: Factors | OutputChange) -> bool:
+        """An (IA)³ on the same side of the layer."""
         from lora_studio.adapters.ia3 import Ia3Change
 
-        module = layer.module
-        if not isinstance(given, Ia3Change) or (given.on_input, len(given.vector)) != (
-            module.on_input,
-            len(module.ia3_l),
-        ):
-            return False
-        module.ia3_l.copy_(given.vector)
-        return True
+        own = layer.module.on_input, len(layer.module.ia3_l)
+        return isinstance(given, Ia3Change) and (given.on_input, len(given.vector)) == own
+
+    def take(self, layer: Layer, given: Factors | OutputChange) -> None:
+        from lora_studio.adapters.ia3 import Ia3Change
+
+        assert isinstance(given, Ia3Change)
+        layer.module.ia3_l.copy_(given.vector)
 
     def parameters(self, options: AdapterOptions, shape: LayerShape) -> int:
         return shape.inputs if shape.path.endswith(_ON_INPUT) else shape.outputs

@@ -77,17 +77,21 @@ class Loha(Method):
     def begin(self, layer: Layer, given: Factors) -> None:
         raise NotImplementedError("own_start says why")
 
-    def take(self, layer: Layer, given: Factors | OutputChange) -> bool:
-        """Exactly, from a LoHa of the same rank without Tucker cores; a scale of another size goes into w2_a."""
+    def fits(self, layer: Layer, given: Factors | OutputChange) -> bool:
+        """A LoHa of the same rank without Tucker cores."""
+        from lora_studio.methods.loha_layer import PARTS
+
+        parts, _ = parts_of(given)
+        return set(PARTS) == parts.keys() and len(parts["hada_w1_b"]) == layer.module.rank
+
+    def take(self, layer: Layer, given: Factors | OutputChange) -> None:
+        """A scale of another size goes into w2_a."""
         from lora_studio.methods.loha_layer import PARTS
 
         parts, scale = parts_of(given)
-        if set(PARTS) != parts.keys() or len(parts["hada_w1_b"]) != layer.module.rank:
-            return False
         for role in PARTS:
             getattr(layer.module, role).copy_(parts[role])
         layer.module.hada_w2_a.mul_(scale / layer.module.scale)
-        return True
 
     def parameters(self, options: AdapterOptions, shape: LayerShape) -> int:
         return 2 * options.rank * (shape.inputs * shape.kernel**2 + shape.outputs)

@@ -78,19 +78,23 @@ class Lokr(Method):
     def begin(self, layer: Layer, given: Factors) -> None:
         raise NotImplementedError("own_start says why")
 
-    def take(self, layer: Layer, given: Factors | OutputChange) -> bool:
-        """Exactly, from a LoKr whose parts have the same shapes; a scale of another size goes into w1."""
-        module, (parts, scale) = layer.module, parts_of(given)
+    def fits(self, layer: Layer, given: Factors | OutputChange) -> bool:
+        """A LoKr whose parts have the same shapes."""
+        module, (parts, _) = layer.module, parts_of(given)
         own = {role: getattr(module, role).numel() for role in module.parts}
         if own != {role: one.numel() for role, one in parts.items()}:
             return False
-        if parts["lokr_w1"].shape != module.lokr_w1.shape or (module.rank and len(parts["lokr_w2_b"]) != module.rank):
+        if parts["lokr_w1"].shape != module.lokr_w1.shape:
             return False
-        for role in own:
+        return not module.rank or len(parts["lokr_w2_b"]) == module.rank
+
+    def take(self, layer: Layer, given: Factors | OutputChange) -> None:
+        """A scale of another size goes into w1."""
+        module, (parts, scale) = layer.module, parts_of(given)
+        for role in module.parts:
             parameter = getattr(module, role)
             parameter.copy_(parts[role].reshape(parameter.shape))
         module.lokr_w1.mul_(scale / module.scale)
-        return True
 
     def parameters(self, options: AdapterOptions, shape: LayerShape) -> int:
         (l, k), (m, n) = sides = _sides(options, shape.outputs, shape.inputs)

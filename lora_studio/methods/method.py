@@ -212,11 +212,15 @@ class Method(ABC):
             AdapterError: ``given`` is a DoRA, unless the method ``trains_magnitudes`` and the rank holds all of it.
         """
 
-    def take(self, layer: Layer, given: Factors | OutputChange) -> bool:
-        """Gives a layer fresh from ``start`` the change of ``given`` exactly, where that is of the method's own kind
-        and of the layer's size. Otherwise the layer stays as it is, and the answer is False.
+    def fits(self, layer: Layer, given: Factors | OutputChange) -> bool:
+        """Whether a layer can ``take`` the change of ``given``: that is of the method's own kind and of the layer's
+        size. Asks for no values, so that the layer may be without any (on torch's meta device).
         """
         return False
+
+    def take(self, layer: Layer, given: Factors | OutputChange) -> None:
+        """Gives a layer fresh from ``start`` the change of ``given`` exactly, where that ``fits``."""
+        raise NotImplementedError(f"{self.title} takes nothing.")
 
     def holds(self, options: AdapterOptions) -> int:
         """The highest rank of which ``begin`` takes a change exactly."""

@@ -52,17 +52,21 @@ class Oft(Method):
     def begin(self, layer: Layer, given: Factors) -> None:
         raise NotImplementedError("own_start says why")
 
-    def take(self, layer: Layer, given: Factors | OutputChange) -> bool:
-        """Exactly, from an OFT with blocks of the same size."""
+    def fits(self, layer: Layer, given: Factors | OutputChange) -> bool:
+        """An OFT with blocks of the same size."""
         from lora_studio.adapters.oft import OftChange
 
+        sizes = layer.module.count, layer.module.size, layer.module.size
+        return isinstance(given, OftChange) and tuple(given.blocks.shape) == sizes
+
+    def take(self, layer: Layer, given: Factors | OutputChange) -> None:
+        from lora_studio.adapters.oft import OftChange
+
+        assert isinstance(given, OftChange)
         module = layer.module
-        if not isinstance(given, OftChange) or tuple(given.blocks.shape) != (module.count, module.size, module.size):
-            return False
         rows, columns = module.get_buffer("places").cpu()
         skew = given.blocks.float() - given.blocks.float().mT
         module.oft_skew.copy_(skew[:, rows, columns])
-        return True
 
     def parameters(self, options: AdapterOptions, shape: LayerShape) -> int:
         return shape.outputs * (block(shape.outputs, options.oft_block_size) - 1) // 2

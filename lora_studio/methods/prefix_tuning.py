@@ -77,15 +77,18 @@ class PrefixTuning(Method):
     def begin(self, layer: Layer, given: Factors) -> None:
         raise NotImplementedError("own_start says why")
 
-    def take(self, layer: Layer, given: Factors | OutputChange) -> bool:
-        """Exactly, from a prefix of the same rank."""
+    def fits(self, layer: Layer, given: Factors | OutputChange) -> bool:
+        """A prefix of the same rank."""
         from lora_studio.adapters.prefix import Prefix
 
-        rows = layer.module.rows
-        if not isinstance(given, Prefix) or (given.role, given.rows.shape) != (layer.module.role, rows.shape):
-            return False
-        rows.copy_(given.rows)
-        return True
+        own = layer.module.role, layer.module.rows.shape
+        return isinstance(given, Prefix) and (given.role, given.rows.shape) == own
+
+    def take(self, layer: Layer, given: Factors | OutputChange) -> None:
+        from lora_studio.adapters.prefix import Prefix
+
+        assert isinstance(given, Prefix)
+        layer.module.rows.copy_(given.rows)
 
     def parameters(self, options: AdapterOptions, shape: LayerShape) -> int:
         return options.rank * shape.outputs

@@ -20,6 +20,7 @@ from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.config import by_block
 from lora_studio.config.slices import AdapterSettings
 from lora_studio.errors import AdapterError, SettingsError
+from lora_studio.families.family import Family
 from lora_studio.language import declared, tr
 from lora_studio.methods import registry
 from lora_studio.methods.method import NAME, Directions, Layer
@@ -44,9 +45,12 @@ def add_adapter(base: Base, settings: AdapterSettings, seed: int, word: str = ""
     """
     settings = settings.of_family(base.family)
     method = registry.get(settings.method)
-    for component, wanted in _wanted(base, settings).items():
+    if settings.train_text:
+        for encoder in base.text_encoders.values():
+            encoder.to(base.device)
+    for component, names in wanted(base.family, base.models, settings).items():
         with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []):
-            put_layers(base.models[component], component, wanted, settings)
+            put_layers(base.models[component], component, names, settings)
     base.method = method
     if settings.tokens:
         _add_word(base, settings, word)
@@ -107,12 +111,16 @@ def rates(base: Base, settings: AdapterSettings) -> dict[str, float]:
     return found
 
 
-def _wanted(base: Base, settings: AdapterSettings) -> dict[str, list[str]]:
-    """Names of the layers that ``targets`` and ``blocks`` ask for and the method takes, by component."""
-    family, method = base.family, registry.get(settings.method)
+def wanted(family: Family, models: Mapping[str, nn.Module], settings: AdapterSettings) -> dict[str, list[str]]:
+    """Names of the layers that ``targets`` and ``blocks`` ask for and the method takes, by component of the ``models``.
+
+    Raises:
+        SettingsError: as ``add_adapter``.
+    """
+    method = registry.get(settings.method)
     if not method.changes_layers:
         return {}
-    names = {family.denoiser: modules.targets(base.unet, family.targets[settings.targets])}
+    names = {family.denoiser: modules.targets(models[family.denoiser], family.targets[settings.targets])}
     if not names[family.denoiser]:
         raise SettingsError(
             tr("The base model has no layers for {targets!r}.", targets=settings.targets),
@@ -120,8 +128,8 @@ def _wanted(base: Base, settings: AdapterSettings) -> dict[str, list[str]]:
             do=tr("Choose other layers."),
         )
     if settings.train_text:
-        for component, encoder in base.text_encoders.items():
-            names[component] = modules.targets(encoder.to(base.device), family.text_targets[settings.targets])
+        for component in models.keys() - {family.denoiser}:
+            names[component] = modules.targets(models[component], family.text_targets[settings.targets])
     paths = {(part, name): modules.path_of(part, name) for part, found in names.items() for name in found}
     paths = {place: path for place, path in paths.items() if method.takes(path)}
     if not paths:
@@ -136,21 +144,21 @@ def _wanted(base: Base, settings: AdapterSettings) -> dict[str, list[str]]:
         )
     chosen = {place: path for place, path in paths.items() if block_names.within(settings.blocks, path)}
     for block in settings.blocks:
-        _require_block("blocks", block, base, paths.values())
+        _require_block("blocks", block, models, paths.values())
     for line in settings.by_block:
-        _require_block("by_block", by_block.read(line).block, base, chosen.values())
+        _require_block("by_block", by_block.read(line).block, models, chosen.values())
     return {part: [name for name in found if (part, name) in chosen] for part, found in names.items()}
 
 
-def _require_block(setting: str, block: str, base: Base, wanted: Collection[str]) -> None:
-    """Raises SettingsError where there is no block of that name, or none of the ``wanted`` layers is in it.
+def _require_block(setting: str, block: str, models: Mapping[str, nn.Module], chosen: Collection[str]) -> None:
+    """Raises SettingsError where there is no block of that name, or none of the ``chosen`` layers is in it.
 
     Args:
         setting: that names it.
     """
-    if any(block_names.contains(block, path) for path in wanted):
+    if any(block_names.contains(block, path) for path in chosen):
         return
-    there = modules.adaptable(base.models)
+    there = modules.adaptable(models)
     held = [path for path in there if block_names.contains(block, path)]
     if not held:
         what, do = tr("The base model has no block named {block}.", block=block), block_names.suggestion(block, there)
@@ -328,9 +336,14 @@ def remove(base: Base) -> None:
 
 def layers(base: Base) -> dict[str, Layer]:
     """The layers under training by canonical path."""
+    return layers_in(base.models)
+
+
+def layers_in(models: Mapping[str, nn.Module]) -> dict[str, Layer]:
+    """As ``layers``, of models by the first word of a canonical path."""
     return {
         modules.path_of(component, name): Layer(module, partial(_weight, module))
-        for component, model in base.models.items()
+        for component, model in models.items()
         for name, module in model.named_modules()
         if isinstance(module, BaseTunerLayer)
     }

@@ -68,6 +68,12 @@ class _Word(NamedTuple):
         return len(one.vectors if isinstance(one, LearnedVectors) else one)
 
 
+def spoken(word: str, embeddings: Mapping[str, Embedding]) -> Embedding | None:
+    """Those of the ``embeddings`` that ``word`` would start with: the same word's, or the only ones."""
+    given = {name.lower(): one for name, one in embeddings.items()}
+    return given.get(word.lower()) or (next(iter(given.values())) if len(given) == 1 else None)
+
+
 class LearnedWords:
     """The learned words of a model. There may be none; then nothing is hooked.
 
@@ -140,15 +146,18 @@ class LearnedWords:
         """Has the word under training start with the vectors of the same word in ``embeddings``, or of the only one:
         as many as both have. With ``keep_norm`` it takes their directions. Returns the word that it started with.
         """
-        given = {word.lower(): one for word, one in embeddings.items()}
         for one in self._words:
-            found = given.get(one.word.lower()) or (next(iter(given.values())) if len(given) == 1 else None)
-            if one.source < 0 and found:
+            if one.source < 0 and (found := spoken(one.word, embeddings)):
                 for component, held in one.vectors.items():
                     rows = found.vectors[component][: one.tokens]
                     cast(LearnedVectors, held).vectors[: len(rows)] = rows.to(cast(LearnedVectors, held).vectors)
                 return found
         return None
+
+    @property
+    def learning(self) -> str:
+        """The word under training; empty if there is none."""
+        return next((one.word for one in self._words if one.source < 0), "")
 
     @property
     def trained(self) -> int:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_studio.adapters import Adapter, Factors, dora, resize, svd
 from lora_studio.adapters.kinds import EMBEDDING
 from lora_studio.adapters.output_change import OutputChange
 from lora_studio.errors import AdapterError
+from lora_studio.families.family import Family
 from lora_studio.language import both, tr
+from lora_studio.methods.method import Layer, Method
 from lora_studio.models import inject, modules
 from lora_studio.models.base import Base
+from lora_studio.models.learned_words import spoken
 from lora_studio.models.overlay import require_fit
 
 
@@ -46,32 +49,59 @@ def begin_from(base: Base, adapter: Adapter, rank: int | Mapping[str, int]) -> T
     """
     if base.method is None:
         return Taken(0, [], 0.0)
-    require_fit(adapter, modules.adaptable(base.models), base.family.name)
     layers = inject.layers(base)
-    held = {path: one for path, one in adapter.changes.items() if path in layers}
-    left = [path for path, one in adapter.changes.items() if path not in layers and one.acts]
+    held = require_held(adapter, base.family, base.models, base.method, layers, layers, base.words.learning)
     heard = base.words.begin(adapter.embeddings)
-    if not held and not heard:
-        raise _nothing_taken(adapter, trained=bool(layers))
+    left = [path for path, one in adapter.changes.items() if path not in layers and one.acts]
     cut = max(0, heard.tokens - base.words.trained) if heard else 0
     if not held:
         return Taken(0, left, 0.0, cut=cut)
-    others = {path: one for path, one in held.items() if not base.method.take(layers[path], one)}
-    if others and base.method.own_start:
+    others = {path: one for path, one in held.items() if not base.method.fits(layers[path], one)}
+    for path in held.keys() - others.keys():
+        base.method.take(layers[path], held[path])
+    nearest, residual = _nearest(base, others, rank) if others else ({}, 0.0)
+    for path, one in nearest.items():
+        base.method.begin(layers[path], one)
+    return Taken(len(held), left, residual, () if heard else tuple(adapter.embeddings), cut)
+
+
+def require_held(
+    adapter: Adapter,
+    family: Family,
+    models: Mapping[str, nn.Module],
+    method: Method,
+    paths: Collection[str],
+    layers: Mapping[str, Layer],
+    word: str,
+) -> dict[str, Factors | OutputChange]:
+    """What ``adapter`` changes of the layers under training, by canonical path. Asks the models for no weight.
+
+    Args:
+        models: by the first word of a canonical path.
+        paths: canonical paths of the layers under training by ``method``.
+        layers: they themselves, where the method has an ``own_start``.
+        word: the word under training; empty if there is none.
+
+    Raises:
+        AdapterError: as ``begin_from``.
+    """
+    require_fit(adapter, modules.adaptable(models), family.name)
+    held = {path: one for path, one in adapter.changes.items() if path in paths}
+    if not held and not (word and spoken(word, adapter.embeddings)):
+        raise _nothing_taken(adapter, trained=bool(paths))
+    others = [path for path, one in held.items() if method.own_start and not method.fits(layers[path], one)]
+    if others:
         raise AdapterError(
             tr(
                 "{reason} Of the adapter's {held} modules {others} are of another kind or size.",
-                reason=base.method.own_start,
+                reason=method.own_start,
                 held=len(held),
                 others=len(others),
             ),
             where="method",
             do=tr("Choose the settings that it was trained with, or method=lora."),
         )
-    nearest, residual = _nearest(base, others, rank) if others else ({}, 0.0)
-    for path, one in nearest.items():
-        base.method.begin(layers[path], one)
-    return Taken(len(held), left, residual, () if heard else tuple(adapter.embeddings), cut)
+    return held
 
 
 def _nothing_taken(adapter: Adapter, trained: bool) -> AdapterError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,7 +107,17 @@ def is_adapter(text: str) -> bool:
     return (path / PEFT_MODEL).is_file() or any((path / part / PEFT_MODEL).is_file() for part in registry.components())
 
 
-def create(settings: Settings, outputs: Path) -> Run:
+Check = Callable[[Settings, Path | None], None]
+"""What is checked before a run's folder is made, besides what is checked here: of its settings, and the adapter that it
+begins with, if any. ``training.creating`` has one.
+"""
+
+
+def _nothing(settings: Settings, adapter: Path | None) -> None:
+    """Checks nothing."""
+
+
+def create(settings: Settings, outputs: Path, check: Check = _nothing) -> Run:
     """A new run. Where its settings name an adapter to start from, it gets a copy of that, and never needs the original
     again.
 
@@ -116,12 +127,10 @@ def create(settings: Settings, outputs: Path) -> Run:
         SettingsError: the method cannot start from an adapter, or what a run needs is not named.
         MachineError: the disk refuses it; nothing is left behind.
     """
-    settings.require_named()
-    if settings.run.base != "starter":
-        weights.located(settings.run.base)
-    weights.require_given(settings.run.vae, settings.run.text_encoders)
+    _require_model(settings)
     settings = with_steps(settings, outputs)
     if not settings.run.start_from:
+        check(settings, None)
         return runs.create(settings, outputs)
     path = Path(settings.run.start_from).expanduser().absolute()
     refuse_pickle_name(path)
@@ -131,6 +140,7 @@ def create(settings: Settings, outputs: Path) -> Run:
         word = both(adapter.embeddings)
         what = tr("{name} holds the learned word {word} alone, and this run learns none.", name=path.name, word=word)
         raise SettingsError(what, where="learned_tokens", do=tr("Set learned_tokens, or method to textual-inversion."))
+    check(settings, path)
     run = runs.create(settings.changed(start_from=str(path)), outputs)
     try:
         if path.is_dir() or path.name == PEFT_MODEL:  # whose alphas are in another file
@@ -142,6 +152,16 @@ def create(settings: Settings, outputs: Path) -> Run:
         shutil.rmtree(run.folder, ignore_errors=True)
         raise files.refusal(error, tr("The new run cannot be created"), run.folder) from error
     return run
+
+
+def _require_model(settings: Settings) -> None:
+    """Raises SettingsError where a run of these settings needs a name that is not there, and ModelError where a file of
+    its base model is not there.
+    """
+    settings.require_named()
+    if settings.run.base != "starter":
+        weights.located(settings.run.base)
+    weights.require_given(settings.run.vae, settings.run.text_encoders)
 
 
 def with_steps(settings: Settings, outputs: Path) -> Settings:
@@ -191,7 +211,7 @@ def hindrances(before: Settings, after: Settings) -> list[str]:
     return found + ["ema"] * (bool(before.optimizer.ema) != bool(after.optimizer.ema))
 
 
-def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
+def branch(parent: Run, step: int, settings: Settings, outputs: Path, check: Check = _nothing) -> Run:
     """A new run that starts at a saved state of ``parent``, which does not change.
 
     If the settings allow it, and all of the state was saved, the run continues at ``step``. Otherwise it starts at step
@@ -199,11 +219,12 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
 
     Raises:
         RunError: there is no such state.
+        ModelError: the base model, or a file that completes it, is not there.
         SettingsError: there are no steps left to train, the method cannot start from such an adapter, or another
             adapter to start from is named.
         MachineError: the disk refuses it; nothing is left behind.
     """
-    settings.require_named()
+    _require_model(settings)
     require_state(parent, step)
     saved = checkpoints.find(parent, step) if is_whole(parent, step) else None
     adapter = saved.folder / "adapter.safetensors" if saved else keeping.state_file(parent, step)
@@ -227,6 +248,7 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
         )
     if not goes_on:
         _require_startable(settings, adapter)
+    check(settings, None if goes_on else adapter)
     run = runs.create(
         settings.changed(name=settings.run.name if settings.run.name != parent.name else f"{parent.name}-from-{step}"),
         outputs,
@@ -262,7 +284,7 @@ def taken_over(run: Run) -> str:
     )
 
 
-def with_changes(run: Run, changes: dict[str, object]) -> Run:
+def with_changes(run: Run, changes: dict[str, object], check: Check = _nothing) -> Run:
     """The run with ``changes`` to its settings: itself, or, if its newest state does not fit them, a branch for the
     remaining steps.
 
@@ -273,7 +295,7 @@ def with_changes(run: Run, changes: dict[str, object]) -> Run:
     after = before.changed(**changes) if changes else before
     if newest is not None and state_hindrances(newest, settings_of(newest, run), after):
         step = int(newest.name.removeprefix("step-"))
-        return branch(run, step, after.changed(steps=max(1, before.run.steps - step)), run.folder.parent)
+        return branch(run, step, after.changed(steps=max(1, before.run.steps - step)), run.folder.parent, check)
     if after != before:
         save_settings(after, run.settings_file)
     return run

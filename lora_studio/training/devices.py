@@ -77,7 +77,22 @@ def choose(settings: MachineSettings, place: int | None = None) -> Machine:
     Raises:
         MachineError: the device is missing, or there are fewer GPUs.
     """
-    kind = _best_device() if settings.device == "auto" else settings.device
+    kind = available(settings.device)
+    if kind == "cuda" and place is not None:
+        require(place + 1)
+        torch.cuda.set_device(place)
+    device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+    precision = _best_precision(kind) if settings.precision == "auto" else settings.precision
+    return Machine(device, precision)
+
+
+def available(device: str) -> str:
+    """The kind of device that the setting ``device`` asks for; ``auto`` is the fastest. Nothing is put onto it.
+
+    Raises:
+        MachineError: it is missing.
+    """
+    kind = _best_device() if device == "auto" else device
     if kind == "cuda" and not torch.cuda.is_available():
         raise MachineError(
             tr("There is no CUDA GPU that PyTorch can use here."),
@@ -92,12 +107,7 @@ def choose(settings: MachineSettings, place: int | None = None) -> Machine:
         )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise MachineError(tr("There is no Apple GPU here."), where="device", do=tr("Set device to auto or cpu."))
-    if kind == "cuda" and place is not None:
-        require(place + 1)
-        torch.cuda.set_device(place)
-    device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
-    precision = _best_precision(kind) if settings.precision == "auto" else settings.precision
-    return Machine(device, precision)
+    return kind
 
 
 def settled(settings: Settings) -> Settings:

@@ -18,6 +18,7 @@ from lora_studio.errors import RunError, SettingsError
 from lora_studio.jobs import queue, runner, stopping
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run, branching, checkpoints, library
+from lora_studio.training import creating
 from lora_studio.ui import downloads
 from lora_studio.ui.exporting import exported, usual_name
 from lora_studio.ui.outcome import PROGRAMS
@@ -48,11 +49,7 @@ def train(settings: Mapping[str, Any], preset: str, start_from: str, outputs: Pa
     wanted = check(layer(presets.before(preset or None, under), settings))
     if not wanted.run.data:
         raise SettingsError("There is no folder of pictures.", where="data", do='Write {"data": "/path/of/pictures"}.')
-    wanted = beginning.checked(wanted, outputs)
-    if origin:
-        run = branching.branch(origin.run, origin.step, wanted, outputs)
-    else:
-        run = branching.create(wanted, outputs)
+    run = creating.create(beginning.checked(wanted, outputs), outputs, origin)
     runner.start(run)
     return {"run": run.name, "folder": str(run.folder), "waits_for": queue.waits_for(run)}
 

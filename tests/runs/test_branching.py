@@ -71,7 +71,7 @@ def test_a_branch_has_the_state_and_leaves_the_parent_alone(parent):
         {"optimizer": "lion"},
         {"lora_plus": 4},
         {"ema": 0.9},
-        {"base": "other"},
+        {"base": "/"},
         {"rslora": True},
         {"train_text": True},
     ],

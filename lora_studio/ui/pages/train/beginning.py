@@ -7,6 +7,7 @@ from pathlib import Path
 from lora_studio.config.settings import Settings
 from lora_studio.dataset import epochs
 from lora_studio.errors import DatasetError
+from lora_studio.training import noise_levels
 from lora_studio.ui import paths
 from lora_studio.ui.pages.train import pictures
 from lora_studio.ui.scene import base_look
@@ -29,4 +30,5 @@ def checked(settings: Settings, outputs: Path) -> Settings:
     dataset = pictures.scan(settings.run.data, outputs, settings.dataset.nested)
     if blocking := dataset.blocking:
         raise DatasetError(blocking[0].what, where=blocking[0].file, do=blocking[0].do)
+    noise_levels.require(dataset, settings.noise)
     return epochs.settled(settings, dataset.pictures)

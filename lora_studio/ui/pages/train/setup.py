@@ -22,6 +22,7 @@ from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
 from lora_studio.optim.registry import RATES
 from lora_studio.runs import Run, branching
+from lora_studio.training import creating
 from lora_studio.ui import field_notes, paths, words
 from lora_studio.ui.fields import FormReading, from_field, read
 from lora_studio.ui.form import Form, changes, differences, preset_values, rates, summary, to_fix
@@ -330,10 +331,8 @@ class Setup:
         return None
 
     def _create(self, settings: Settings, origin: str) -> Run:
-        if not origin:
-            return branching.create(settings, self.outputs)
-        parent, step = branching.branch_point(origin, self.outputs)
-        return branching.branch(parent, step, settings, self.outputs)
+        parent = branching.branch_point(origin, self.outputs) if origin else None
+        return creating.create(settings, self.outputs, parent)
 
     def branch_from(self, run: Run, step: int) -> Updates:
         """Fills in the run's own settings, to be changed and started from its state of ``step``."""
