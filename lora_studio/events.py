@@ -64,8 +64,15 @@ class Event(BaseModel):
 
 
 class StateChanged(Event):
+    """The run is in another state.
+
+    Attributes:
+        asked: it was interrupted since it was asked to stop before its first step.
+    """
+
     kind: Literal["state"] = "state"
     state: State
+    asked: bool = False
 
 
 class Preparing(Event):

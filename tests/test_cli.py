@@ -396,6 +396,13 @@ def test_a_run_that_leaves_the_queue_says_how_to_come_back(run, worker, capfd): 
     assert "left the queue before its turn" in capfd.readouterr().err
 
 
+def test_a_run_that_is_stopped_before_its_first_step_says_how_to_start_it_again(run, worker, capfd):  # noqa: F811
+    worker("log.append(StateChanged(state=State.INTERRUPTED, asked=True))\n")
+    assert resumed(run) == 2
+    said = capfd.readouterr().err
+    assert "stopped before its first step" in said and "resume ink" in said and "lost power" not in said
+
+
 def test_a_run_that_did_all_its_steps_is_not_resumed(run, worker, capfd):  # noqa: F811
     worker(FINISH.replace("True", "False"))
     assert resumed(run) == 0

@@ -48,6 +48,12 @@ def work(run: Run) -> RunView:
         return seen
     if failed := seen.failed:
         raise RunError(failed.what, where=run.log_file if failed.ours else failed.where, do=failed.do)
+    if seen.stopped_early:
+        raise RunError(
+            "The run was stopped before its first step, so there is no adapter.",
+            where=run.folder,
+            do=f"Start it again with python3 app.py resume {run.name}",
+        )
     if seen.left_queue:
         raise RunError(
             "The run left the queue before its turn.",

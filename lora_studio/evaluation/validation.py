@@ -45,6 +45,7 @@ def loss(session: Session) -> float:
 
 def _picture(session: Session, index: int) -> float:
     base, settings = session.base, session.settings
+    session.stopping_early()
     source = seeds.generator(settings.run.seed, seeds.VALIDATION, index)
     draws = [Draw(picture=index, flip=False, variant=0, drop_caption=False)] * TIMESTEPS
     batches = session.data.batches

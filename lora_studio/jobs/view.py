@@ -41,6 +41,8 @@ class RunView:
     state: State = State.QUEUED
     left_queue: bool = False
     """It ended while it waited, usually since it was taken out of the queue."""
+    stopped_early: bool = False
+    """It had its turn, and ended before its first step since it was asked to."""
     preparing: e.Preparing | None = None
     """What was prepared last: before the first step, or for judging since then."""
     base: e.BaseLoaded | None = None
@@ -66,6 +68,11 @@ class RunView:
     @property
     def last(self) -> e.StepDone | None:
         return self.steps[-1] if self.steps else None
+
+    @property
+    def never_began(self) -> bool:
+        """Whether it was asked to end before its first step: nobody disturbed it, and there is nothing of it."""
+        return self.left_queue or self.stopped_early
 
     @property
     def average_loss(self) -> float:
@@ -96,6 +103,7 @@ class RunView:
             case e.StateChanged():
                 waited = isinstance(self.latest, e.StateChanged) and self.latest.state is State.QUEUED
                 self.left_queue = waited and event.state is State.INTERRUPTED
+                self.stopped_early = event.asked
                 self.state = event.state
             case e.Preparing():
                 self.preparing = event

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from typing import Any
 
 from lora_studio.config.settings import Settings
@@ -29,8 +29,8 @@ class Leader:
         """All processes begin with this one's state."""
         self.world.send_state(session.state())
 
-    def find_rate(self, session: Session, stopping: Callable[[], bool]) -> Iterator[Event]:
-        """All find the learning rate, where that is needed. It can be stopped where there is no other process.
+    def find_rate(self, session: Session) -> Generator[Event]:
+        """All find the learning rate, where that is needed.
 
         Raises:
             NothingLearned: the very first loss is NaN or infinite.
@@ -38,11 +38,9 @@ class Leader:
         if not rate_search.needed(session):
             return
         self.world.command(Command.FIND_RATE)
-        alone = self.world.size == 1
-        found = yield from rate_search.find(session, stopping if alone else lambda: False)
-        if found:
-            rate_search.keep(session, found)
-            yield found
+        found = yield from rate_search.find(session)
+        rate_search.keep(session, found)
+        yield found
 
     def step(self, session: Session) -> StepResult:
         """All take one optimizer step; it is counted.

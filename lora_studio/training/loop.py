@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from lora_studio.config.settings import Settings
 from lora_studio.evaluation import registry as measures
@@ -11,7 +12,7 @@ from lora_studio.events import Event, Finished, Preparing, Started, State, State
 from lora_studio.language import tr
 from lora_studio.models import inject
 from lora_studio.models.fused import triton_support
-from lora_studio.runs import Run
+from lora_studio.runs import Run, checkpoints
 from lora_studio.training import devices, exceptions, previews, stepper
 from lora_studio.training.distributed import World
 from lora_studio.training.evaluations import Evaluations
@@ -19,7 +20,7 @@ from lora_studio.training.leader import Leader
 from lora_studio.training.prepare import prepare
 from lora_studio.training.previews import PreviewTimer
 from lora_studio.training.recovery import Recovery
-from lora_studio.training.requests import Requests
+from lora_studio.training.requests import Requests, StoppedEarly, until_stopped
 from lora_studio.training.saving import POLL, Saver
 from lora_studio.training.session import Session
 from lora_studio.training.train_step import Diverged, StepResult
@@ -28,7 +29,8 @@ from lora_studio.training.train_step import Diverged, StepResult
 def train(
     run: Run, settings: Settings, requests: Requests | None = None, world: World | None = None
 ) -> Iterator[Event]:
-    """Trains to the last step, or until asked to stop, and leaves the adapter in ``run.adapter_file``.
+    """Trains to the last step, or until asked to stop, and leaves the adapter in ``run.adapter_file``. A run that is
+    stopped before its first step is interrupted and leaves none.
 
     A run that has saved states resumes from the newest one.
 
@@ -39,7 +41,10 @@ def train(
         StudioError: what the user can fix; every state saved so far is intact.
     """
     with exceptions.translating(exceptions.while_training(run, settings)):
-        yield from _train(run, settings, requests or Requests(), Leader(world or World()))
+        try:
+            yield from _train(run, settings, requests or Requests(), Leader(world or World()))
+        except StoppedEarly:
+            yield StateChanged(state=State.INTERRUPTED, asked=True)
 
 
 def _train(run: Run, settings: Settings, requests: Requests, leader: Leader) -> Iterator[Event]:
@@ -47,13 +52,17 @@ def _train(run: Run, settings: Settings, requests: Requests, leader: Leader) -> 
         devices.make_repeatable()
     yield StateChanged(state=State.PREPARING)
     leader.announce(run, settings)
-    session = yield from prepare(run, settings, leader.world)
+    early = _stopping_early(run, requests, leader.world)
+    session = yield from until_stopped(prepare(run, settings, leader.world), early)
+    session.stopping_early = partial(_raise_stopped, early)
     leader.start(session)
-    yield from leader.find_rate(session, requests.stop)
+    yield from until_stopped(leader.find_rate(session), early)
     yield _started(session)
     timer, recovery, evaluations = PreviewTimer(), Recovery(session), Evaluations(session, requests)
     yield from _before_the_first_step(session, timer)
     yield from evaluations.begin()
+    session.stopping_early()
+    session.stopping_early = _never
     saver = Saver(session, requests)
     yield StateChanged(state=State.RUNNING)
     yield from _kernels(session)
@@ -89,6 +98,23 @@ def _train(run: Run, settings: Settings, requests: Requests, leader: Leader) -> 
 
     leader.end()
     yield from _finish(session, saver, evaluations)
+
+
+def _stopping_early(run: Run, requests: Requests, world: World) -> Callable[[], bool]:
+    """Whether to end before the first step: once that is asked for, in a run that has nothing to save and no other
+    process that would wait for this one.
+    """
+    return requests.stop if not checkpoints.listed(run) and world.size == 1 else _never
+
+
+def _never() -> bool:
+    return False
+
+
+def _raise_stopped(stopping: Callable[[], bool]) -> bool:
+    if stopping():
+        raise StoppedEarly
+    return False
 
 
 def _timed_step(session: Session, leader: Leader) -> StepResult:

@@ -71,6 +71,7 @@ def _drawn(session: Session, which: Sequence[int], within: AbstractContextManage
                 [settings.preview_seed + index for index in which],
                 ImageSettings.of_previews(settings, side),
                 encode=session.features,
+                cancelled=session.stopping_early,
             )
     finally:
         session.base.encoders_to("cpu")

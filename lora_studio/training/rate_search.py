@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
 from lora_studio import files
 from lora_studio.config.presets import save_settings
@@ -25,12 +25,9 @@ def needed(session: Session) -> bool:
     return wanted and session.step == 0 and not session.run.rate_file.exists()
 
 
-def find(session: Session, stopping: Callable[[], bool] = lambda: False) -> Generator[Event, None, RateFound | None]:
-    """Tries rates that rise from step to step, puts everything back as it was, to the bit, and gives the session the
-    rate that was found. Several processes do this together and find the same.
-
-    Returns:
-        What was found; None where it was asked to stop.
+def find(session: Session) -> Generator[Event, None, RateFound]:
+    """Tries rates that rise from step to step, puts everything back as it was, to the bit, gives the session the rate
+    that was found, and returns what was found. Several processes do this together and find the same.
 
     Raises:
         NothingLearned: the very first loss is NaN or infinite.
@@ -41,12 +38,9 @@ def find(session: Session, stopping: Callable[[], bool] = lambda: False) -> Gene
     for number, rate in enumerate(tried):
         yield Preparing(stage=tr("learning rates"), done=number, total=len(tried))
         losses.append(_loss(session, number, rate / values.learning_rate))
-        if range_test.diverged(losses) or stopping():
+        if range_test.diverged(losses):
             break
-    stopped = stopping()
     session.restore(before)
-    if stopped:
-        return None
     curve = range_test.curve(tried, losses)
     found = range_test.suggestion(curve)
     if found:

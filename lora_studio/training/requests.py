@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import TypeVar
+
+from lora_studio.events import Event
+
+T = TypeVar("T")
+
+
+class StoppedEarly(Exception):
+    """The run was asked to stop before its first step: there is nothing to save."""
+
+
+def until_stopped(events: Generator[Event, None, T], stopping: Callable[[], bool]) -> Generator[Event, None, T]:
+    """Passes on ``events``, and returns what they return. Once ``stopping`` says so, raises StoppedEarly instead."""
+    while True:
+        if stopping():
+            events.close()
+            raise StoppedEarly
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return end.value
+        yield event
 
 
 class Requests:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,8 @@ class Session:
     """The step of the saved state that this session equals or last equalled; None if there is none."""
     abandoned: list[Path] = field(default_factory=list)
     """Saved states of later steps, which a rollback has overtaken."""
+    stopping_early: Callable[[], bool] = lambda: False
+    """Asked often where work before the first step takes long. Raises StoppedEarly where the run is to end."""
 
     @property
     def finished(self) -> bool:

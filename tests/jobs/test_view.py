@@ -128,3 +128,7 @@ def test_a_run_that_waited_and_ended_left_the_queue_and_one_that_had_begun_vanis
     queued, gone = e.StateChanged(state=State.QUEUED), e.StateChanged(state=State.INTERRUPTED)
     assert folded(queued, gone).left_queue
     assert not folded(queued, STARTED, gone).left_queue and not folded(queued, gone, queued).left_queue
+    early = e.StateChanged(state=State.INTERRUPTED, asked=True)
+    seen = folded(queued, STARTED, early)
+    assert seen.stopped_early and seen.never_began and not seen.left_queue
+    assert not folded(queued, STARTED, early, queued).never_began and not folded(queued, STARTED, gone).never_began

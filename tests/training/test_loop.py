@@ -12,6 +12,7 @@ from lora_studio.errors import DatasetError, MachineError, RunError
 from lora_studio.events import (
     CheckpointSaved,
     Finished,
+    Preparing,
     PreviewReady,
     RolledBack,
     Started,
@@ -179,6 +180,43 @@ def test_stop_keeps_what_was_learned(new_run, settings):
             asking.wants.add("stop")
     assert seen[-1].stopped and seen[-1].steps == 1 and run.adapter_file.is_file()
     assert [event.step for event in of(StepDone, collect(run))] == [2, 3, 4]  # and it can resume
+
+
+@pytest.mark.parametrize(
+    ("changes", "asks"),
+    [
+        ({}, lambda event: isinstance(event, Preparing) and event.stage == "pictures"),
+        ({"init": "eva"}, lambda event: isinstance(event, Preparing) and event.stage.endswith("layers' inputs")),
+        (
+            {"method": "lora-ga"},
+            lambda event: (
+                isinstance(event, Preparing) and event.stage.endswith("layers' gradients") and event.done == 9
+            ),
+        ),
+        ({"find_rate": True}, lambda event: isinstance(event, Preparing) and event.stage == "learning rates"),
+        ({}, lambda event: isinstance(event, Started)),
+        ({}, lambda event: isinstance(event, PreviewReady) and event.base),
+    ],
+    ids=["encoding", "inputs", "gradients", "rates", "previews", "measuring"],
+)
+def test_a_stop_before_the_first_step_takes_effect_at_once_and_leaves_the_run_as_new(new_run, settings, changes, asks):
+    """It looks at all layers, draws the base model's previews, saves and draws once more before it ends; or a run that
+    is resumed begins with layers that were looked at halfway.
+    """
+    settings = settings.changed(**changes, validate_every=4, preview_every=4, steps=1, rank=2)
+    run, asking, seen, late = new_run(settings), Asking(), [], []
+    for event in train(run, settings, asking):
+        seen.append(event)
+        if asking.wants:
+            late.append(event)
+        elif asks(event):
+            asking.wants.add("stop")
+    (last,) = late
+    assert isinstance(last, StateChanged) and last.state == State.INTERRUPTED and last.asked
+    assert not run.adapter_file.exists() and not list(run.checkpoints.iterdir())
+    other = new_run(settings)
+    collect(run), collect(other)
+    assert_same(tensors(run.adapter_file), tensors(other.adapter_file))
 
 
 @pytest.mark.fault(47)

@@ -4,7 +4,7 @@ import pytest
 
 from lora_studio import adapters, events
 from lora_studio.adapters import recipe
-from lora_studio.events import Finished, RateFound, Started, StepDone, Warned
+from lora_studio.events import Finished, RateFound, Started, State, StepDone, Warned
 from lora_studio.optim import range_test
 from lora_studio.training import rate_search
 from lora_studio.training.loop import train
@@ -75,7 +75,7 @@ def test_whoever_stops_meanwhile_looks_again_later_and_a_loss_that_nothing_lower
         seen.append(event)
         if isinstance(event, events.Preparing) and event.stage == "learning rates" and event.done == 1:
             asking.wants.add("stop")
-    assert seen[-1].stopped and seen[-1].steps == 0 and not run.rate_file.exists() and not of(RateFound, seen)
+    assert seen[-1].state == State.INTERRUPTED and not run.rate_file.exists() and not of(RateFound, seen)
     monkeypatch.setattr(range_test, "NOTICEABLE", 1.0)
     (found,) = of(RateFound, collect(run))
     assert (found.found, found.rate, run.settings().optimizer.learning_rate) == (False, 1e-2, 1e-2)

@@ -191,6 +191,18 @@ def test_waiting_runs_are_seen_with_their_place_and_can_leave(watcher, part):
     assert sent["resume"]["value"] == "Start"
 
 
+def test_a_run_that_was_stopped_before_its_first_step_is_no_accident(watcher, part):
+    run, tab = part("ink"), TabState()
+    run.begins()
+    tab.show("ink")
+    tick(tab, watcher)
+    run.says(e.StateChanged(state=State.INTERRUPTED, asked=True))
+    run.dies()
+    sent = tick(tab, watcher)
+    assert "<b>Stopped</b> <span>before the first step." in sent["state"]["value"]
+    assert "lost power" not in sent["state"]["value"] and sent["resume"]["value"] == "Start"
+
+
 @pytest.mark.parametrize(("kind", "folder", "told"), [
     (JudgingJob, "one/evaluation/job", ("#run/one", "one", "judging", "the judging of one")),
     (CaptioningJob, ".captioning/ink", ("#pictures", "ink", "captioning", "the captioning of ink")),

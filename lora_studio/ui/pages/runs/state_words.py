@@ -26,6 +26,8 @@ def named(run: Run, view: RunView) -> str:
     """The run's state: "Training". One that left the queue before its turn is not interrupted: nobody disturbed it."""
     if view.left_queue:
         return tr("Taken out of the queue")
+    if view.stopped_early:
+        return tr("Stopped")
     if view.state is State.QUEUED and not runner.alive(run):
         return tr("Damaged") if damaged(run) else tr("Not started")
     if starting(run, view):
@@ -54,7 +56,7 @@ def _finishing(view: RunView) -> bool:
 
 def kind(run: Run, view: RunView) -> str:
     """The state as a class of the page's rules."""
-    return "idle" if view.left_queue or (view.state is State.QUEUED and not runner.alive(run)) else view.state.value
+    return "idle" if view.never_began or (view.state is State.QUEUED and not runner.alive(run)) else view.state.value
 
 
 def damaged(run: Run) -> SettingsError | None:
@@ -67,8 +69,8 @@ def damaged(run: Run) -> SettingsError | None:
 
 
 def plain(run: Run, view: RunView) -> str:
-    """The state for scripts: that of the log, but ``not started`` for a run that has left the queue or never was in it,
-    and ``interrupted`` for one that has lost its worker without a word.
+    """The state for scripts: that of the log, but ``not started`` for a run that was stopped before its first step,
+    has left the queue or never was in it, and ``interrupted`` for one that has lost its worker without a word.
     """
     if kind(run, view) == "idle":
         return "not started"

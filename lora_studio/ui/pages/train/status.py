@@ -75,6 +75,8 @@ def _sentence(run: Run, view: RunView) -> str:
             return tr("at {steps}.", steps=_steps(view)) if view.last else tr("before the first step.")
         case State.INTERRUPTED if view.left_queue:
             return tr("at {steps}.", steps=_steps(view)) if view.last else tr("before its turn.")
+        case State.INTERRUPTED if view.stopped_early:
+            return tr("before the first step.")
     if view.last:
         return tr("at {steps}: its process died.", steps=_steps(view))
     return tr("before the first step: its process died.")
@@ -190,7 +192,7 @@ def _trouble(run: Run, view: RunView) -> str:
         if view.failed.ours:
             log = f"<summary>{tr('Details from worker.log')}</summary><pre>{words.text(_tail(run))}</pre>"
             parts.append(f'<details class="log">{log}</details>')
-    if view.state is State.INTERRUPTED and not view.left_queue:
+    if view.state is State.INTERRUPTED and not view.never_began:
         parts.append(_interruption(view))
     return "".join(parts)
 
@@ -296,4 +298,4 @@ def resume_label(view: RunView) -> str:
         return ""
     if view.checkpoints:
         return tr("Resume from step {step:,}", step=view.checkpoints[-1].step)
-    return tr("Start again") if view.state.ended and not view.left_queue else tr("Start")
+    return tr("Start again") if view.state.ended and not view.never_began else tr("Start")
