@@ -103,6 +103,28 @@ def _trimmed(crop: Crop, width: int, height: int, bucket: Bucket) -> Crop:
     )
 
 
+def coarse(resolution: int, step: int) -> str:
+    """What a step that is large for the resolution does to pictures, as a sentence; empty if there are buckets of
+    several shapes.
+    """
+    if step > resolution:
+        return tr(
+            "A bucket step of {step} is more than the resolution of {resolution}: every picture is cropped to a square "
+            "of {step} × {step} pixels, which trains {times:.1f} times as long.",
+            step=step,
+            resolution=resolution,
+            times=(step / resolution) ** 2,
+        )
+    if 2 * step**2 > resolution**2:
+        return tr(
+            "With a bucket step of {step} and a resolution of {resolution} every picture is cropped to a square of "
+            "{step} × {step} pixels.",
+            step=step,
+            resolution=resolution,
+        )
+    return ""
+
+
 def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -> list[Problem]:
     """Warnings about pictures that are too small for the resolution, or of which much is cropped without a crop of the
     artist's own.

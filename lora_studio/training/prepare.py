@@ -133,6 +133,7 @@ def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Gene
         yield overruled
     yield from _warnings(dataset, buckets.problems(dataset, *encoding.bucketing(settings.dataset, base)))
     yield from rounded(settings.dataset.resolution, base)
+    yield from _coarse(dataset, *encoding.bucketing(settings.dataset, base)[:2])
     yield from _warnings(dataset, reading.cut_captions(dataset, settings, base.tokenizers))
     return base
 
@@ -151,6 +152,18 @@ def rounded(resolution: int, base: models.Base) -> Iterator[Event]:
             where="resolution",
             do=tr("Set it to {side}, or ignore this: pictures train at the sizes of their buckets.", side=side),
         )
+
+
+def _coarse(dataset: Dataset, resolution: int, step: int) -> Iterator[Event]:
+    """A warning where there are no buckets but a square, and pictures lose by that."""
+    loses = dataset.pictures and (step > resolution or any(one.width != one.height for one in dataset.pictures))
+    if loses and (what := buckets.coarse(resolution, step)):
+        yield Warned(what=what, where="bucket_step", do=tr("Set bucket_step to {step}.", step=_step(resolution)))
+
+
+def _step(resolution: int) -> int:
+    """A usual bucket step for a resolution: an eighth of it, at most 64."""
+    return max(8, min(64, resolution // 64 * 8))
 
 
 def assemble(

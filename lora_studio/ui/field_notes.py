@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS, Spec
+from lora_studio.dataset import buckets
 from lora_studio.language import ENGLISH, current, english, tr
 from lora_studio.optim import registry as optimizers
 from lora_studio.ui import words
@@ -148,14 +150,25 @@ def notes(reading: FormReading, changed: Iterable[str], base: BaseLook | None = 
     """What ``PLACE`` places, as HTML: of what was read, the settings that were ``changed``, and the base model."""
     usable = reading.usable
     rate = optimizers.rate_warning(usable.optimizer) if usable and "learning_rate" not in reading.wrong else ""
+    coarse = _coarse(usable, base) if usable else ""
     told = {
         "wrong": {key: words.begun(what) for key, what in reading.beside.items() if key},
-        "warned": ({"learning_rate": rate} if rate else {}) | ({"base": base.line} if base and base.odd else {}),
+        "warned": ({"learning_rate": rate} if rate else {})
+        | ({"bucket_step": coarse} if coarse else {})
+        | ({"base": base.line} if base and base.odd else {}),
         "told": {"base": base.line} if base else {},
         "idle": None if usable is None else {key: one.only for key, one in usable.idle().items()},
         "changed": sorted(changed),
     }
     return f'<div hidden data-told="{words.text(json.dumps(told, ensure_ascii=False))}"></div>'
+
+
+def _coarse(settings: Settings, base: BaseLook | None) -> str:
+    """What a large bucket step does to pictures; empty while their resolution is not known."""
+    resolution = settings.dataset.resolution or (base.resolution if base else 0)
+    if not resolution or settings.run.has_pairs:
+        return ""
+    return buckets.coarse(resolution, settings.dataset.bucket_step)
 
 
 def search() -> str:

@@ -195,6 +195,7 @@ def test_a_blocks_rank_is_named_where_the_method_has_none():
     ]
     said = "rank in Rank and rate by block has no effect where Method is Full fine-tuning."
     assert rank == ("rank", said, "Remove rank from the lines of by_block.") and alpha[0] == "alpha"
+    assert [one.part for one in Settings(method="oft", by_block=lines).ignored()] == ["alpha", "rank"]
     assert Settings(method="lora", by_block=lines).ignored() == []
     assert Settings(method="full", by_block=["mid_block rate=0.5"]).ignored() == []
     [whole] = [one for one in Settings(method="textual-inversion", by_block=lines).ignored() if one.key == "by_block"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lora_studio.dataset.buckets import MAX_ASPECT, assign, crop_box, problems, snapped
+from lora_studio.dataset.buckets import MAX_ASPECT, assign, coarse, crop_box, problems, snapped
 from lora_studio.dataset.items import Bucket, Dataset, Picture
 from lora_studio.dataset.preparation import Crop
 
@@ -181,3 +181,13 @@ def test_tiny_and_very_long_pictures_are_warned_of_with_their_crop():
         "tall.png (500 × 4000, middle 50% used)."
     )
     assert {problem.severity for problem in found} == {"warning"} and len(found) == 2
+
+
+def test_a_step_that_leaves_no_shape_but_the_square_is_said():
+    """Pictures train at four times their pixels, or lose half of them, without a word."""
+    assert coarse(512, 64) == coarse(512, 360) == coarse(64, 8) == ""
+    assert coarse(256, 512).endswith("a square of 512 × 512 pixels, which trains 4.0 times as long.")
+    assert coarse(512, 384).endswith("every picture is cropped to a square of 384 × 384 pixels.")
+    for size, step in ((512, 360), (512, 384)):
+        found = assign([picture(1000, 500), picture(500, 1000)], size, step, 8.0)
+        assert (len(set(found)) == 1) == bool(coarse(size, step))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -62,3 +63,14 @@ def test_large_files_are_said_before_the_run():
     [told] = prepare._large_files(10**9, OptimizerSettings(optimizer="adamw8bit"))
     assert told.what == "The adapter's file will take about 4.0 GB, and each saved state 10.0 GB."
     assert list(prepare._large_files(10**7, OptimizerSettings())) == []
+
+
+def test_a_bucket_step_that_is_large_for_the_resolution_is_said_where_pictures_lose_by_it(pictures):
+    of_discs = scan(pictures)
+    square = replace(of_discs, pictures=[one for one in of_discs.pictures if one.width == one.height])
+
+    def said(dataset, step):
+        return [(one.where, one.do) for one in prepare._coarse(dataset, 64, step)]
+
+    assert said(of_discs, 64) == said(of_discs, 128) == said(square, 128) == [("bucket_step", "Set bucket_step to 8.")]
+    assert said(of_discs, 32) == said(square, 64) == []

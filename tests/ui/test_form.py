@@ -165,6 +165,16 @@ def test_settings_without_effect_are_hidden_and_the_reason_is_known():
     assert "LoRA+ ratio has no effect where Method is LoKr." in summary(read(raw(method="lokr", lora_plus="2")))
 
 
+def test_a_bucket_step_that_leaves_no_shape_but_the_square_is_said_at_its_field():
+    assert told(read(raw(bucket_step="512", resolution="256")))["warned"]["bucket_step"].endswith("4.0 times as long.")
+    for fine in (
+        raw(bucket_step="512"),
+        raw(resolution="256"),
+        raw(bucket_step="512", resolution="256", data="a.toml"),
+    ):
+        assert "bucket_step" not in told(read(fine))["warned"], "or the base model's resolution is not known yet"
+
+
 def test_settings_that_do_not_fit_together_are_said():
     """A rule between settings has no field, and its message is lost."""
     reading = read(raw() | {"bucket_step": 20})
