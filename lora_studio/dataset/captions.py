@@ -56,7 +56,7 @@ def encoding(data: bytes) -> TextEncoding:
         if "\0" not in marked.decode(data):
             return marked
     except UnicodeDecodeError:
-        pass
+        pass  # so it is guessed below, which whoever reads the captions says
     if b"\0" in data:  # Western text in UTF-16 without a mark: every other byte is zero
         little = data[1::2].count(0) > data[::2].count(0)
         return TextEncoding("utf-16-le" if little else "utf-16-be", guessed="UTF-16")

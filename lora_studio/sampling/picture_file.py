@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -90,6 +91,12 @@ def read(path: Path) -> Stated:
     if (own := _own(told.get(KEY, ""))) is not None:
         return own
     stated = infotext.read(told.get(PARAMETERS, ""))
+    if not stated.values and told.get(KEY):
+        raise SettingsError(
+            tr("The recipe in {name} is damaged, or of a later version of the studio.", name=path.name),
+            where=path,
+            do=tr("Choose another picture, or install the latest version."),
+        )
     if not stated.values:
         raise SettingsError(
             tr("{name} does not tell how it was made.", name=path.name),
@@ -102,15 +109,12 @@ def read(path: Path) -> Stated:
 
 
 def _own(text: str) -> Stated | None:
-    try:
+    """What the studio's own recipe says; None where it is none, damaged, or of a later version."""
+    with suppress(ValidationError):  # most are of pictures
         return _of_sheet(Grid.model_validate_json(text))
-    except ValidationError:
-        pass
-    try:
-        recipe = PictureRecipe.model_validate_json(text)
-    except ValidationError:
-        return None
-    return Stated(recipe.model_dump(exclude={"kind", "version"}), {}, True)
+    with suppress(ValidationError):  # ``read`` looks at what A1111 would read, and else says so
+        return Stated(PictureRecipe.model_validate_json(text).model_dump(exclude={"kind", "version"}), {}, True)
+    return None
 
 
 def _of_sheet(grid: Grid) -> Stated:

@@ -130,6 +130,19 @@ def test_a_webp_tells_the_same(tmp_path):
     assert PictureRecipe(**stated.values) == recipe and stated.own and path.stat().st_size < len(png) / 2
 
 
+def test_a_recipe_that_cannot_be_read_is_said_unless_a1111_could_read_one(tmp_path):
+    """It is taken for a picture that never told how it was made."""
+    path, note = tmp_path / "a.png", PngInfo()
+    note.add_text(picture_file.KEY, '{"kind": "picture", "steps": "many"}')
+    Image.new("RGB", (8, 8)).save(path, pnginfo=note)
+    with pytest.raises(SettingsError, match="recipe in a.png is damaged, or of a later version"):
+        picture_file.read(path)
+    note.add_text(picture_file.PARAMETERS, TEXT)
+    Image.new("RGB", (8, 8)).save(path, pnginfo=note)
+    stated = picture_file.read(path)
+    assert stated.values["seed"] == RECIPE.seed and not stated.own
+
+
 def test_jpegs_and_webps_of_a1111_are_read(tmp_path):
     """They have the same text in their EXIF."""
     exif = Image.Exif()
