@@ -8,7 +8,7 @@ is kept in ``.lora_studio/originals/``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -18,7 +18,7 @@ from lora_studio import files, locks
 from lora_studio.curation import caption_files, originals
 from lora_studio.curation.caption_files import CaptionFolder
 from lora_studio.curation.history import Contents, EditStep, History, StepHead
-from lora_studio.dataset import captions, choices, listing, masks, pictures, preparation
+from lora_studio.dataset import caption_tables, captions, choices, listing, masks, pictures, preparation
 from lora_studio.dataset.folder_tables import is_table
 from lora_studio.dataset.preparation import FOLDER, Crop, FolderOptions, Preparation
 from lora_studio.errors import DatasetError
@@ -205,6 +205,20 @@ class Workbench:
             names = [*pictures, *sorted(folders.keys() - known.folders.keys())]
             return self._prepare(tr("crops and choices of added pictures taken over"), names, changed)
 
+    def add_captions(self, lines: Sequence[str]) -> Done:
+        """Adds lines to ``metadata.jsonl`` that came with pictures which were added. They are those pictures' original
+        captions.
+        """
+        own, first = caption_tables.JSONL, self.folder / originals.ORIGINALS / caption_tables.JSONL
+        named = caption_tables.read(own, "\n".join(lines).encode()).captions
+        with self._changing():
+            before = _bytes(self.folder / own)
+            if (kept := _bytes(first)) is not None:
+                files.write(first, _appended(kept, lines))
+            contents = {own: (before, _appended(before or b"", lines))}
+            step = self._history.do(tr("captions of added pictures taken over"), tuple(named), contents)
+        return _told(tr("{title}.", title=_begun(step.head.title)), step)
+
     def forget_gone(self) -> Done:
         """Removes crops, leaving out and options that were chosen for pictures and folders that are gone."""
         with self._changing():
@@ -380,6 +394,12 @@ def _bytes(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _appended(table: bytes, lines: Sequence[str]) -> bytes:
+    """A table with more lines, in its own encoding."""
+    known = captions.decode(table)[0].rstrip("\n")
+    return captions.encode("\n".join([*([known] if known else []), *lines, ""]), table)
 
 
 def _title(find: Callable[[], StepHead | None]) -> str:

@@ -24,13 +24,14 @@ def new_captioning(name: str, outputs: Path = OUTPUTS) -> Path:
 
 
 def new_pictures(name: str, outputs: Path = OUTPUTS) -> Path:
-    """A new folder for an uploaded dataset. An existing one is never touched: the name gets a number.
+    """A new folder for an uploaded dataset, with single spaces in its name. An existing one is never touched: the name
+    gets a number.
 
     Raises:
         OSError: the folder cannot be made.
     """
     files.make_folder(pictures_folder(outputs))
-    return _claim(pictures_folder(outputs), files.safe_name(name))
+    return _claim(pictures_folder(outputs), files.safe_name(name, spaces=True))
 
 
 def wanted_name(settings: RunSettings) -> str:

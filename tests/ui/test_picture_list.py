@@ -170,6 +170,16 @@ def test_files_without_a_picture_are_refused_and_nothing_is_asked(page):
     assert updates[page.intake.card]["visible"] and not updates[page.intake.naming]["visible"]
 
 
+def test_a_file_of_pairs_is_opened_by_its_path_and_one_that_is_dropped_says_so(page, tmp_path):
+    """The page calls it neither a folder nor a picture, or drops it without a word of what to do."""
+    page, look = page
+    (tmp_path / "size.toml").write_text('[[pair]]\nerase = "snow"\n')
+    updates = page.intake.open(look, str(tmp_path / "size.toml"), SimpleNamespace(data="data"))
+    assert updates["data"] == str(tmp_path / "size.toml") and not updates[page.intake.wrong]["visible"]
+    updates = page.intake.received(look, event(files=[], others=["sliders/size.toml"]))
+    assert "Paste the path of sliders/size.toml" in updates[page.intake.wrong]["value"]
+
+
 def test_opening_a_folder_moves_nothing_under_the_pointer(page):
     """The card with the path closes, and a second click lands on a picture instead."""
     page, look = page

@@ -74,11 +74,12 @@ def test_from_a_zip_to_a_style_that_is_trained_on_what_was_seen(visit, studio, t
     page.locator("#tab-pictures-button").click()
     drop(page, tmp_path / "harbour.zip")
     expect(page.locator("#naming")).to_contain_text("What is it called?")
-    page.locator("#dataset-name").locator("input, textarea").fill("My harbour")
+    page.locator("#dataset-name").locator("input, textarea").fill(" My  harbour")
     page.locator("#make-dataset").click()
     expect(page.locator("#folder-title")).to_contain_text("8 pictures")
     expect(page.locator("#pictures-message")).to_contain_text("1 file is neither a picture nor a caption")
-    data = studio.outputs / "pictures" / "My-harbour"
+    expect(page.locator("#pictures-message")).to_contain_text("The dataset is called My harbour: not every system")
+    data = studio.outputs / "pictures" / "My harbour"
     before = hashes(data)
     assert len(before) == 8 and captions(data)["bell"] == "drawing, bell"
 

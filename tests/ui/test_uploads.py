@@ -40,7 +40,7 @@ def test_pictures_and_captions_are_kept_in_folders_with_repeats(tmp_path):
     }
     source = zipped(tmp_path / "My Style.zip", entries)
     folder = uploads.keep([source], tmp_path).folder
-    assert folder == tmp_path / "pictures" / "My-Style" and names(folder) == ["10_ink/a.png", "10_ink/a.txt", "b.JPG"]
+    assert folder == tmp_path / "pictures" / "My Style" and names(folder) == ["10_ink/a.png", "10_ink/a.txt", "b.JPG"]
 
 
 @pytest.mark.fault(19, 61)
@@ -161,7 +161,7 @@ def test_a_dropped_folder_keeps_its_repeats_and_choices(tmp_path):
         Item(source / "2", PurePosixPath("My Style/.lora_studio/preparation.json")),
     ]
     kept = uploads.keep(items, tmp_path, "Harbour sketches")
-    assert kept.folder.name == "Harbour-sketches" and not kept.left_out
+    assert kept.folder.name == "Harbour sketches" and not kept.left_out
     assert names(kept.folder) == [".lora_studio/preparation.json", "10_ink/a-b.png"]
     assert preparation.read(kept.folder)[0].left_out == {"10_ink/a-b.png"}
 
@@ -175,7 +175,7 @@ def test_what_is_added_replaces_nothing(tmp_path):
     uploads.add(
         [zipped(tmp_path / "z.zip", {"a.png": b"4", "metadata.jsonl": table.replace("third", "fourth")})], folder
     )
-    found = {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".jsonl"}
+    found = {path.name: path.read_text() for path in folder.iterdir() if path.suffix in (".png", ".txt")}
     assert found == {
         "a.png": "1",
         "a.txt": "first",
@@ -213,6 +213,50 @@ def test_choices_that_come_with_a_zip_are_a_step_of_their_own(tmp_path):
     bench.redo()
     bench.redo()
     assert preparation.read(folder)[0] == together
+
+
+def test_a_table_that_comes_with_pictures_is_a_step_of_its_own(tmp_path):
+    """Adding pictures with a table makes it impossible to undo what was done to captions before, or to put the first
+    ones back.
+    """
+
+    def table(**texts):
+        lines = (json.dumps({"file_name": f"{name}.png", "text": text}) for name, text in texts.items())
+        return made(tmp_path, "metadata.jsonl", "".join(f"{line}\n" for line in lines))
+
+    def captions():
+        return bench.captions(sorted(path.name for path in folder.glob("*.png")))
+
+    folder = uploads.keep([made(tmp_path, "a.png", "1"), table(a="first", gone="old")], tmp_path, "own").folder
+    bench = Workbench(folder, own=True)
+    bench.edit_captions({"a.png": "changed"})
+    new = [made(tmp_path, f"{name}.png", name) for name in ("b", "gone")]
+    assert not uploads.add([*new, table(b="second", gone="new")], folder).left_out
+    together = {"a.png": "changed", "b.png": "second", "gone-2.png": "new"}
+    assert captions() == together, "no new picture gets the caption of one that is gone"
+    bench.edit_captions({"b.png": "other"})
+    bench.restore_captions(["b.png"])
+    assert captions() == together
+    bench.undo()
+    bench.undo()
+    assert bench.undo().names == ("b.png", "gone-2.png") and captions() == {**together, "b.png": "", "gone-2.png": ""}
+    bench.undo()
+    assert captions()["a.png"] == "first" and not bench.undoable
+    bench.redo()
+    bench.redo()
+    assert captions() == together
+
+
+def test_where_the_table_cannot_be_changed_nothing_is_added(tmp_path):
+    """Pictures arrive, and their captions are lost."""
+    folder = uploads.keep([made(tmp_path, "a.png", "1")], tmp_path, "own").folder
+    history = folder / ".lora_studio" / "history"
+    history.mkdir(parents=True)
+    (history / "position.json").write_text("damaged")
+    table = made(tmp_path, "metadata.jsonl", '{"file_name": "b.png", "text": "second"}')
+    with pytest.raises(DatasetError, match="damaged"):
+        uploads.add([made(tmp_path, "b.png", "2"), table], folder)
+    assert [path.name for path in folder.iterdir() if path.name != ".lora_studio"] == ["a.png"]
 
 
 def test_added_pictures_are_kept_where_their_choices_cannot_be_taken_over(tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio import files
+from lora_studio.config.slices.run import names_pairs
 from lora_studio.dataset import pictures
 from lora_studio.dataset.intake import Item
 from lora_studio.errors import DatasetError, StudioError
@@ -125,10 +126,10 @@ class Intake:
         return {**self._drawn(look), self.wrong: gr.update(visible=False)}
 
     def open(self, look: PicturesLook, typed: str, setup: Setup) -> Updates:
-        """The folder at a path that was typed; a ZIP or a picture asks what to do with it."""
+        """The folder at a path that was typed, or the file of pairs; a ZIP or a picture asks what to do with it."""
         path = paths.tidy(typed)
         look.uploaded, look.others, look.typed = [], [], False
-        if os.path.isdir(path):
+        if os.path.isdir(path) or (names_pairs(path) and os.path.isfile(path)):
             look.intake = _is_open(look)
             return {setup.data: path, self.wrong: gr.update(visible=False), **self._drawn(look)}
         try:
@@ -153,6 +154,8 @@ class Intake:
         look.others = [str(name) for name in event.others][: uploads.MOST_FILES]
         if not look.uploaded:
             do = tr("Choose PNG, JPEG or WebP files, or a ZIP.")
+            if pairs := next(filter(names_pairs, look.others), ""):
+                do = tr("Paste the path of {name}: a file of pairs is read where it is.", name=pairs)
             return self._refuse(look, DatasetError(tr("There is no picture among these files."), do=do))
         hidden = dict.fromkeys([self.wrong, self.refused], gr.update(visible=False))
         return {**self._drawn(look), self.name: uploads.suggested(look.uploaded), **hidden}
@@ -186,6 +189,8 @@ class Intake:
             return
         uploads.forget(uploaded, outputs)
         told = [problem.what for problem in kept.left_out] + _others(look.others)
+        if name and not add and name != kept.folder.name:
+            told.insert(0, _otherwise(name, kept.folder.name))
         look.uploaded, look.others, look.intake = [], [], _is_open(look)
         look.arrived[kept.folder] = in_sequence([_kept(uploaded, kept.folder), *told])
         yield {setup.data: str(kept.folder), self.refused: gr.update(visible=False), **self._drawn(look)}
@@ -260,6 +265,13 @@ def _kept(uploaded: list[Item], folder: Path) -> str:
     if all(map(_is_zip, uploaded)):
         return tr("{files} unpacked into {folder}.", files=_named(uploaded), folder=folder.name)
     return tr("{files} copied to {folder}.", files=_named(uploaded), folder=folder.name)
+
+
+def _otherwise(typed: str, name: str) -> str:
+    """Why a dataset has another name than was typed."""
+    return tr(
+        "The dataset is called {name}: not every system can have a folder called “{typed}”.", name=name, typed=typed
+    )
 
 
 def _question(look: PicturesLook) -> str:

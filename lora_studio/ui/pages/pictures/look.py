@@ -145,7 +145,7 @@ class Collections:
         if not look.folder or os.path.isdir(look.folder):
             return
         if look.settings.run.has_pairs:
-            do = tr("Edit it as a text, or open a folder of pictures.")
+            do = tr("Open Train to train on it, or choose a folder of pictures.")
             raise DatasetError(
                 tr("{name} holds pairs, and is no folder of pictures.", name=Path(look.folder).name), do=do
             )

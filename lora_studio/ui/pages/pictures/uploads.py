@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from lora_studio import files, runs
-from lora_studio.dataset import addition, intake, preparation
+from lora_studio.curation import addition
+from lora_studio.dataset import intake, preparation
 from lora_studio.dataset.intake import Item
-from lora_studio.dataset.preparation import Preparation
 from lora_studio.dataset.problems import Problem
-from lora_studio.errors import DatasetError, StudioError
+from lora_studio.errors import DatasetError
 from lora_studio.language import tr
 from lora_studio.ui import images
 
@@ -68,7 +68,7 @@ def own(folder: str | Path, outputs: Path) -> bool:
 
 def dataset(name: str, outputs: Path) -> Path:
     """The folder of the studio's own dataset ``name``, whether it is there or not."""
-    return runs.pictures_folder(outputs) / files.safe_name(name)
+    return runs.pictures_folder(outputs) / files.safe_name(name, spaces=True)
 
 
 def copied(folder: str | Path, outputs: Path) -> Path:
@@ -120,24 +120,9 @@ def add(uploaded: Sequence[Path | Item], folder: Path) -> Kept:
     """
     _bounded(uploaded)
     try:
-        added = addition.add(folder, uploaded)
+        return Kept(folder, addition.add(folder, uploaded))
     except OSError as error:
         raise files.refusal(error, tr("The upload could not be kept"), folder) from error
-    return Kept(folder, added.left_out + _take_over(added.choices, folder))
-
-
-def _take_over(choices: Preparation, folder: Path) -> list[Problem]:
-    """What of the choices could not be taken over."""
-    from lora_studio.curation.workbench import Workbench
-
-    if choices == Preparation():
-        return []
-    try:
-        Workbench(folder, own=True).add_choices(choices)
-    except StudioError as error:  # the pictures are there by now
-        what = tr("Crops and choices of the added pictures were not taken over: {what}", what=error.what)
-        return [Problem("warning", "preparation", preparation.NAME, what, error.do)]
-    return []
 
 
 def forget(items: Iterable[Item], outputs: Path) -> None:
