@@ -32,6 +32,27 @@ element.querySelector('select').addEventListener('change', event => {
   location.reload();
 });
 """
+_NAMING = """
+{
+  const ours = %s;
+  const tell = () => {
+    for (const [theirs, text] of Object.entries(ours))
+      for (const one of document.querySelectorAll(`[aria-label^="${theirs}"]`))
+        one.ariaLabel = text.replace('{label}', one.ariaLabel.slice(theirs.length));
+  };
+  let due = false;
+  new MutationObserver(() => {
+    if (!due) requestAnimationFrame(() => { due = false; tell(); });
+    due = true;
+  }).observe(document.body, {childList: true, subtree: true});
+}
+"""
+_NAMES = {
+    "Click to upload or drop files": tr("Click to upload or drop files"),
+    "range slider for ": tr("range slider for {label}"),
+    "number input for ": tr("number input for {label}"),
+}
+"""How the names of fields begin that gradio gives in English alone, for screen readers."""
 _HEAD = """<script>
 {
   const chosen = document.cookie.match(/(?:^|; )%(cookie)s=([a-z]+)/)?.[1];
@@ -109,8 +130,11 @@ def choice() -> str:
 
 
 def choosing() -> str:
-    """What makes the choice take effect; for ``gr.HTML(js_on_load=...)``. The page is loaded in the other language."""
-    return _CHOOSING % {"cookie": COOKIE, "language": language.current(), "year": 365 * 86_400}
+    """What makes the choice take effect, by loading the page in that language, and translates gradio's own names; for
+    ``gr.HTML(js_on_load=...)``.
+    """
+    chosen = _CHOOSING % {"cookie": COOKIE, "language": language.current(), "year": 365 * 86_400}
+    return chosen + _NAMING % words.script(_NAMES)
 
 
 def head() -> str:

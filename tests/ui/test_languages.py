@@ -39,9 +39,9 @@ _SHOWN = """
 """The texts that are shown, each with the markup within it left out; without those that gradio says itself."""
 _NAMES = re.compile(
     r"LoRA Studio|seen-by-all(\.safetensors)?|a cat|<b>a house</b>|\d+ KB|MB|CPU, fp32|~?/?[\w/]*my-style|"
-    r"range slider for|\d+\. \w+\.? \d{4}"
+    r"\d+\. \w+\.? \d{4}"
 )
-"""What is the same in every language, and a word of gradio's."""
+"""What is the same in every language."""
 
 
 class Marked(gettext.NullTranslations):
