@@ -31,6 +31,9 @@ _FOLLOW_ADDRESS = """
     if (!tab && !document.getElementById(name)) history.replaceState(null, '', `#${shown()}`);
     if (name === 'run') document.getElementById('run')?.scrollIntoView();
   };
+  const rooms = document.querySelector('#tabs > .tab-wrapper');
+  const measure = () => document.documentElement.style.setProperty('--rooms', `${rooms.offsetWidth}px`);
+  new ResizeObserver(measure).observe(rooms);
   window.tabsFollowAddress = true;
   window.addEventListener('hashchange', open);
   open();
@@ -44,6 +47,7 @@ _FOLLOW_ADDRESS = """
 """
 """Opens the tab that the address names, now and whenever it changes. In Train ``#run`` is the current run, and
 ``#compare/ink/wash`` compares two. An address that names nothing on the page is replaced by that of the tab shown.
+It also tells the bar's rules how wide the tabs are.
 """
 
 _SET_ADDRESS = """
