@@ -1,4 +1,4 @@
-"""What gradio's folds do not say: whether they are open."""
+"""What gradio's folds do not say, whether they are open; and which folds of ours stay open."""
 
 SCRIPT = """
 if (!window.studioFolds) {
@@ -15,3 +15,20 @@ if (!window.studioFolds) {
 }
 """
 """Tells screen readers; for ``gr.HTML(js_on_load=...)``."""
+
+STAY = """
+{
+  const folded = new Map();
+  element.addEventListener('click', event => {
+    const fold = event.target.closest('summary')?.parentElement;
+    if (fold) folded.set(fold.dataset.kind, !fold.open);
+  });
+  new MutationObserver(() => element.querySelectorAll('details').forEach(fold => {
+    const open = folded.get(fold.dataset.kind) ?? fold.open;
+    if (fold.open !== open) fold.open = open;
+  })).observe(element, {childList: true, subtree: true, attributeFilter: ['open', 'data-kind']});
+}
+"""
+"""Keeps ``<details data-kind=…>`` as the reader left them when they are drawn anew, by which gradio closes them: that
+is an event ``toggle``, too, so her press itself is heeded. For ``gr.HTML(js_on_load=...)``.
+"""

@@ -19,16 +19,24 @@ _SIGN = 15.0
 """Seconds between two signs that a page is still connected."""
 _LOOK = 0.1
 """Seconds between two looks whether the studio is to end."""
+_ONCE = ("guide", "send-pressed")
+"""Parts whose press starts a run, or opens what lies over the page: one that comes before that must not do it again."""
 _ending = threading.Event()
 """Set when the studio is to end."""
 
 
 def prepare(studio: gr.Blocks) -> None:
-    """Makes the handlers of ``studio`` change what they mean to change and nothing else, and all answers arrive."""
+    """Makes the handlers of ``studio`` change what they mean to change and nothing else, all answers arrive, and every
+    press in a list count. By default gradio drops an event while an earlier one of the same handler is being answered.
+    A button may do without the second one; of a list, it may be another row's.
+    """
     vars(gradio.utils)["diff"] = _replacement
     with studio:
         studio.load(_stay, None, None, concurrency_limit=None, **WORK)
+    lists = {number for number, one in studio.blocks.items() if isinstance(one, gr.HTML) and one.elem_id not in _ONCE}
     for handler in studio.fns.values():
+        if not handler.queue and any(part in lists for part, _ in handler.targets):
+            handler.trigger_mode = "multiple"
         if handler.show_progress == "hidden":  # else gradio tells each output twice, hundreds while the page loads
             handler.show_progress_on = []
         if handler.fn and inspect.isgeneratorfunction(handler.fn):

@@ -279,6 +279,28 @@ def test_a_picture_is_opened_in_mix_with_its_adapters(page, outputs):
     assert page.acts.to_mix(Sitting(), SimpleNamespace(act="star", name="a.png")) is None
 
 
+def test_a_button_that_is_pressed_twice_does_its_work_once(page, outputs):
+    """A star is given and taken away again, or it is said that the picture is gone which she has deleted."""
+    for name in ("a.png", "b.png"):
+        gallery.keep(b"x", name, outputs)
+    given = values(page, Mix())
+    sitting = given[page.sitting]
+    sitting.chosen = "a.png"
+
+    def twice(act):
+        said = [page.acts.act(given, SimpleNamespace(act=act, name="a.png", on=True)) for _ in range(2)]
+        assert said[1][page.note] == ""
+
+    twice("star")
+    assert [one.name for one in gallery.listed(outputs) if one.starred] == ["a.png"]
+    twice("compare")
+    twice("beside")
+    assert sitting.comparing and sitting.beside
+    twice("delete")
+    assert [one.name for one in gallery.listed(outputs)] == ["b.png"] and gallery.can_restore(outputs) == 1
+    assert sitting.chosen == "b.png"
+
+
 def library_of(outputs) -> dict:
     return {cards.key(entry, outputs): entry for entry in library.entries(outputs)}
 

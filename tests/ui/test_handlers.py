@@ -32,15 +32,19 @@ def test_all_that_report_in_steps_end_with_nothing(page):
     )
 
 
-def test_no_change_of_the_address_is_dropped(page):
-    """An address that is entered while the one before is being answered, such as by Back, shows nothing."""
-    parts = {part["id"] for part in page.get_config_file()["components"] if "hashchange" in str(part["props"])}
-    modes = [
-        one["trigger_mode"]
-        for one in page.get_config_file()["dependencies"]
-        if any(target in parts and event != "load" for target, event in one["targets"])
+def test_every_press_in_a_list_counts(page):
+    """A second press that comes quickly does nothing, and nobody says so: a run is not deleted, a state not kept, and
+    an address that was entered by Back shows nothing.
+    """
+    config = page.get_config_file()
+    lists = {part["id"]: part["props"].get("elem_id") for part in config["components"] if part["type"] == "html"}
+    pressed = [
+        (lists[part], one["trigger_mode"])
+        for one in config["dependencies"]
+        for part, _ in one["targets"]
+        if part in lists and one["backend_fn"] and not one["queue"]
     ]
-    assert len(parts) >= 5 and len(modes) >= 5 and set(modes) == {"multiple"}
+    assert len(pressed) > 30 and {part for part, mode in pressed if mode != "multiple"} == {"guide", "send-pressed"}
 
 
 def answers(step_by_step, count):

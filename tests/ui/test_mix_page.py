@@ -61,9 +61,8 @@ def test_two_adapters_become_one_file(visit, studio, pair):
     listed.fill("INALL")
     listed.press("Enter")
     expect(first.locator('.factor[data-block="OUT03"]')).to_have_value("0")
-    page.wait_for_timeout(500)  # an answer that comes late draws the row anew, with its fold closed
-    if not listed.is_visible():
-        first.locator("summary").click()
+    first.locator("details").evaluate("fold => fold.removeAttribute('open')")  # as gradio does where it draws it anew
+    expect(listed).to_be_visible()
     first.get_by_role("button", name="Copy list").click()
     expect(listed).to_have_value("1,1,1,1,1,1,1,0,0,0,0,0,0,0,0,0,0")
     listed.fill("ALL")

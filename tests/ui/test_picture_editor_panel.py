@@ -63,7 +63,7 @@ def test_each_notice_of_reading_has_its_sentence_about_one_picture():
 def test_a_long_caption_is_shortened_to_what_is_read(editor):
     page, look = editor
     look.chosen = "long.png"
-    page.fix(look, event(act="shorten"))
+    page.fix(look, event(act="shorten", name="long.png"))
     card = cards(editor).cards["long.png"]
     assert 200 < card.tokens <= 225 and card.picture.caption.endswith("a boat at the quay")
     assert (card.picture.path.parent / "long.txt").read_text().strip() == card.picture.caption
@@ -146,7 +146,7 @@ def test_a_picture_of_a_folder_without_weight_says_why_it_is_left_out(editor):
         page.leave_out(look)
     with gr.Blocks():
         folders = Folders(page.room)
-    page.fix(look, event(act="folder"))
+    page.fix(look, event(act="folder", name="tiny.png"))
     shown = folders.draw(look, cards(editor))
     assert shown[folders.folder] == "" and shown[folders.fold]["open"] and shown[folders.weight]["value"] == 0.0
     assert folders.form not in folders.draw(look, cards(editor))

@@ -113,7 +113,7 @@ def test_a_sample_stays_as_it_is_and_its_copy_is_edited(page):
     before = sorted(path.name for path in sample.iterdir())
     look.settings = Settings(data=str(sample))
     look.selected = {page.room.collections.of(look).find(Query())[0].name}
-    asked = page.room._handler(page.list.leave_out)(look)
+    asked = page.room._handler(page.list.turn_over)(look)
     assert asked[page.room.yes]["value"] == "Make a copy" and "Work on a copy?" in asked[page.room.message]["value"]
     page.room._agree(look)
     copy = Path(look.folder)
@@ -125,7 +125,7 @@ def test_a_sample_stays_as_it_is_and_its_copy_is_edited(page):
 def test_the_selection_is_left_out_once_she_agreed(page):
     """She is not asked, asked twice, or what she pressed is forgotten."""
     page, look = page
-    act = page.room._handler(page.list.leave_out)
+    act = page.room._handler(page.list.turn_over)
     look.selected = {"a.png", "b.png"}
     assert page.room.yes.visible is False and act(look)[page.room.yes]["visible"]
     assert not page.room.collections.of(look).counts()["left out"]

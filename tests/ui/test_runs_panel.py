@@ -86,6 +86,30 @@ def test_runs_are_found_renamed_deleted_restored_and_queued(visit, studio, part)
     expect(page.locator("#open-runs")).to_be_focused()
 
 
+def test_two_quick_presses_each_do_their_work_and_the_same_one_once(visit, studio, part):
+    """The server is slow, and the second run stays; or what undo has kept is given up, and an error is shown."""
+    for name in ("quick-a", "quick-b"):
+        played = part(name, studio.outputs)
+        played.begins()
+        played.finishes(5)
+    page = visit()
+    page.locator("#open-runs").click()
+    page.locator("#filter-runs").locator("input, textarea").fill("quick")
+    expect(page.locator("#runs li")).to_have_count(2)
+    page.route("**/gradio_api/run/**", lambda request: None)
+    for name in ("quick-a", "quick-a", "quick-b", "quick-b"):
+        page.get_by_role("button", name=f"Delete: {name}").click()
+    page.wait_for_timeout(500)
+    page.unroute("**/gradio_api/run/**")  # which lets go what was held
+    expect(page.locator("#runs-said")).to_contain_text("quick-b is in the trash")
+    expect(page.locator("#runs li")).to_have_count(0)
+    undo = page.get_by_role("button", name="Undo")
+    undo.dblclick()
+    expect(page.locator("#runs-said")).to_have_text("quick-b is back.")
+    expect(page.locator("#runs li b")).to_have_text(["quick-b"])
+    expect(page.locator(".toast-body")).to_have_count(0)
+
+
 def test_every_state_is_said_in_words(part, tmp_path):
     """A run that nobody disturbed is called interrupted, or the list says another step than the run's card."""
     played, known = part("one"), RowCache(tmp_path)

@@ -15,11 +15,11 @@ from lora_studio.language import declared, number, tr
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry
 from lora_studio.ui import downloads, sending, tabs, words
-from lora_studio.ui.blank import blank
+from lora_studio.ui.blank import blank, link, press
 from lora_studio.ui.exporting import exported, usual_name
 from lora_studio.ui.outcome import PROGRAMS, WORK, Updates, done, proof, told
 from lora_studio.ui.pages.library import cards, details
-from lora_studio.ui.pages.train.setup import EACH, QUIET
+from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.paths import tidy
 from lora_studio.ui.theme import html
 
@@ -189,7 +189,7 @@ class ExportPage:
         chosen = [self.adapter, self.offered]
         tab.select(self.offer, chosen, self._choice, js=_ADDRESSED, **QUIET)
         self.adapter.input(self.offer, chosen, self._choice, **QUIET)
-        self.facts.click(self.asked, self.offered, self._choice, **EACH)
+        self.facts.click(self.asked, self.offered, self._choice, **QUIET)
         asked: set[Any] = {self.adapter, self.format, self.form, self.words}
         for field in (self.format, self.form, self.words):
             field.input(self.choose, asked, self._form, **QUIET)
@@ -347,7 +347,7 @@ def _empty() -> str:
     sentences = tr(
         "Choose an adapter and press {button}. The file is read back the way each program reads it, and compared with "
         "the adapter layer by layer. It appears here once the proof passes.",
-        button=f"<b>{words.text(tr('Export and prove'))}</b>",
+        button=press(tr("Export and prove")),
     )
     return blank("export", tr("Nothing exported yet"), sentences)
 
@@ -356,8 +356,8 @@ def _none() -> str:
     """That there is nothing to export."""
     told = tr(
         "There is no adapter yet. {train}, or {add}.",
-        train=f'<a href="#train">{words.text(tr("Train one"))}</a>',
-        add=f'<a href="#library">{words.text(tr("add one to the library"))}</a>',
+        train=link("train", tr("Train one")),
+        add=link("library", tr("add one to the library")),
     )
     return f'<p class="hint">{told}</p>'
 

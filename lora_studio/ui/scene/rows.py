@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lora_studio.language import ntr, tr
-from lora_studio.ui import tabs, words
+from lora_studio.ui import folds, tabs, words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.scene.mixture import HIGH, LOW, Mix, MixRow
 
@@ -63,8 +63,9 @@ def _blocks(row: MixRow) -> str:
     changed = ntr(count, ", {count:,} changed", ", {count:,} changed") if count else ""
     sliders = "".join(_block(row, block) for block in row.blocks)
     title, about = words.text(tr("Blocks")), words.text(_ABOUT_BLOCKS)
+    summary = f"<summary>{title}<i>{words.text(changed)}</i></summary>"
     return (
-        f'<details class="blocks"><summary>{title}<i>{words.text(changed)}</i></summary><p class="hint">{about}</p>'
+        f'<details class="blocks" data-kind="{words.text(row.key)}">{summary}<p class="hint">{about}</p>'
         f"<div>{sliders}</div>{_list(row)}</details>"
     )
 
@@ -102,7 +103,6 @@ def _slide(kind: str, title: str, value: float, block: str = "") -> str:
 
 _CHANGE = """
 let timer;
-const open = new Set();
 const rows = () => [...element.querySelectorAll('.ingredient')].map(row => ({
   key: row.dataset.key,
   weight: row.querySelector('.weight').value,
@@ -116,9 +116,6 @@ const paint = range => {
 };
 const ready = () => {
   element.querySelectorAll('input[type=range]').forEach(paint);
-  element.querySelectorAll('.ingredient').forEach(row => {
-    row.querySelector('details').open = open.has(row.dataset.key);
-  });
   element.querySelectorAll('.list[data-copied]').forEach(field => {
     field.select();
     navigator.clipboard?.writeText(field.value).catch(() => {});
@@ -152,10 +149,6 @@ element.addEventListener('click', event => {
   const row = list.closest('.ingredient');
   tell('input', {list: list.dataset.list, key: row.dataset.key, text: row.querySelector('.list').value});
 });
-element.addEventListener('toggle', event => {
-  const key = event.target.closest('.ingredient')?.dataset.key;
-  if (key) open[event.target.open ? 'add' : 'delete'](key);
-}, true);
 watch('value', () => requestAnimationFrame(ready));
 ready();
 """
@@ -165,4 +158,4 @@ def change(tab: str) -> str:
     """Script of the rows, for ``gr.HTML(js_on_load=...)``. It reports sliders shortly after their last move, typed
     numbers, pressed buttons, lists to use or to copy, and an adapter that the address names in ``tab``.
     """
-    return tabs.TRIGGER_ON_ADDRESS % tab + _CHANGE
+    return tabs.TRIGGER_ON_ADDRESS % tab + folds.STAY + _CHANGE

@@ -69,25 +69,24 @@ class PictureActs:
         """A button below the large picture."""
         sitting, name = values[self.drawing.sitting], str(event.name)
         try:
-            return {self.drawing.note: "", **self._acted(values, sitting, str(event.act), name)}
+            return {self.drawing.note: "", **self._acted(values, sitting, str(event.act), name, bool(event.on))}
         except StudioError as error:
             return {**self.see(sitting), self.drawing.note: outcome.wrong(error)}
 
-    def _acted(self, values: dict[Any, Any], sitting: Sitting, act: str, name: str) -> Updates:
+    def _acted(self, values: dict[Any, Any], sitting: Sitting, act: str, name: str, on: bool) -> Updates:
         match act:
             case "use":
                 return self.fill(values, picture_file.read(gallery.found(name, self.outputs)), self.drawing.note)
             case "start":
                 return self._start(gallery.found(name, self.outputs))
             case "star":
-                starred = any(one.starred for one in gallery.listed(self.outputs) if one.name == name)
-                gallery.star(name, not starred, self.outputs)
-            case "delete":
+                gallery.star(name, on, self.outputs)
+            case "delete" if gallery.find(name, self.outputs):  # else it was pressed twice
                 self.shelf.delete(sitting, name)
             case "compare":
-                sitting.comparing = not sitting.comparing
-            case "beside":
-                sitting.beside = not sitting.beside
+                sitting.comparing = on
+            case "beside" | "over":
+                sitting.beside = act == "beside"
             case "single":
                 sitting.other = ""
         return self.see(sitting)

@@ -23,7 +23,7 @@ from lora_studio.ui.pages.draw.sheet_form import DrawSheetForm
 from lora_studio.ui.pages.draw.shelf import PictureShelf
 from lora_studio.ui.pages.draw.sitting import Sitting
 from lora_studio.ui.pages.mix.page import MixPage
-from lora_studio.ui.pages.train.setup import EACH, QUIET
+from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.scene.adapter_list import AdapterList, with_trigger
 from lora_studio.ui.scene.mixture import Mix
 from lora_studio.ui.theme import html
@@ -120,7 +120,7 @@ class DrawPage:
         self._wire_drawing(tab, page)
         self._wire_adapters(tab)
         acts, image = self.acts, self.form.dropped
-        chosen = self.shelf.wall.click(acts.choose, self.sitting, acts.seen, **EACH)
+        chosen = self.shelf.wall.click(acts.choose, self.sitting, acts.seen, **QUIET)
         chosen.then(None, js=_TO_THE_STAGE, **QUIET)
         self.stage.click(acts.act, acts.inputs, [*acts.seen, *acts.filled], **QUIET)
         to_mix = [tabs, *mix_page.restored]
@@ -182,10 +182,10 @@ class DrawPage:
         tab.select(self.enter, [self.mix, base], listed, **QUIET)
         adding.select(self.add, [self.mix, adding, base], listed, **QUIET)
         filled = [prompt, *listed, self.sheet_fold, *self.sheet.fields]
-        pressed = rows.click(self.row, [self.sitting, self.mix, base, prompt], filled, **EACH)
+        pressed = rows.click(self.row, [self.sitting, self.mix, base, prompt], filled, **QUIET)
         pressed.then(None, js=_FORGET_SHEET, **QUIET)
         pressed.then(self.drawing.draw_wanted, self.drawing.inputs | self.sheet.inputs, self.drawing.shown, **_DRAWING)
-        rows.input(self.adapters.weigh_mix, self.mix, [self.mix, rows, self.adapters.message], **EACH)
+        rows.input(self.adapters.weigh_mix, self.mix, [self.mix, rows, self.adapters.message], **QUIET)
         base.input(base_form.follow, [self.mix, base], base_form.followed, **QUIET)
         sampler = self.form.fields["sampler"]
         sampler.change(lambda name: gr.update(info=about_sampler(name)), sampler, sampler, **QUIET)

@@ -101,6 +101,7 @@ class PictureShelf:
         downloads.withdraw(path, self.outputs)
         gallery.delete([name], self.outputs)
         copy.unlink(missing_ok=True)
+        sitting.comparing = False  # or the neighbour would be compared with what is gone
         sitting.choose(next(iter(after), ""))
 
     def restore(self, sitting: Sitting) -> Updates:

@@ -17,7 +17,7 @@ from lora_studio.language import number, tr
 from lora_studio.runs import gallery
 from lora_studio.sampling import picture_file
 from lora_studio.ui import downloads, images, outcome, words
-from lora_studio.ui.blank import blank
+from lora_studio.ui.blank import blank, press
 from lora_studio.ui.icons import icon
 from lora_studio.ui.pages.draw.easel import DrawingProgress
 from lora_studio.ui.pages.draw.sitting import Sitting
@@ -37,7 +37,7 @@ def empty() -> str:
     sentences = tr(
         "Write what the picture shows, add an adapter if you like, and press {button}. Every picture is kept below, "
         "with all that it was drawn from.",
-        button=f"<b>{words.text(tr('Draw'))}</b>",
+        button=press(tr("Draw")),
     )
     return blank("draw", tr("Draw something"), sentences)
 
@@ -72,7 +72,9 @@ def html(sitting: Sitting, drawing: DrawingProgress, outputs: Path) -> str:
         return _pair(one, other, sitting.beside, outputs)
     asked = words.text(tr("Choose the picture to compare it with."))
     ask = f'<p class="hint" role="status">{asked}</p>' if sitting.comparing else ""
-    return f'<div class="shown">{ask}{_picture(one, outputs)}{_acts(one, outputs)}<div>{about(one)}</div></div>'
+    return (
+        f'<div class="shown">{ask}{_picture(one, outputs)}{_acts(one, sitting, outputs)}<div>{about(one)}</div></div>'
+    )
 
 
 def forming(drawing: DrawingProgress) -> str:
@@ -148,7 +150,7 @@ def _picture(one: SeenPicture, outputs: Path) -> str:
     return _figure(f"{link}{picture}</a>", f"--shape:{one.width / one.height:.4f}")
 
 
-def _acts(one: SeenPicture, outputs: Path) -> str:
+def _acts(one: SeenPicture, sitting: Sitting, outputs: Path) -> str:
     starred = any(drawn.starred for drawn in gallery.listed(outputs) if drawn.name == one.path.name)
     about = words.text(tr("Take the star away") if starred else tr("Give it a star"))
     star = (
@@ -157,7 +159,8 @@ def _acts(one: SeenPicture, outputs: Path) -> str:
     )
     kept = ("compare", "delete") if one.is_sheet else ("compare", "start", "delete")
     wanted = [key for key in _ACTS if key in kept or (one.told and key != "start")]
-    buttons = {key: _act(key, *_ACTS[key], one) for key in wanted}
+    pressed = {"compare": f' aria-pressed="{str(sitting.comparing).lower()}"'}
+    buttons = {key: _act(key, *_ACTS[key], one, pressed.get(key, "")) for key in wanted}
     link = downloads.link(one.path, outputs, tr("Download")).replace('class="download"', 'class="way"')
     link += _webp(one.path, outputs) if one.is_sheet else ""
     ends = "".join(buttons[key] for key in ("compare", "start", "mix") if key in buttons)
@@ -173,9 +176,9 @@ def _webp(path: Path, outputs: Path) -> str:
     return f'<a class="way" download="{name}" href="{address}">WebP</a>'
 
 
-def _act(key: str, label: str, title: str, one: SeenPicture) -> str:
-    name, label, title = words.text(one.path.name), words.text(label), words.text(title)
-    return f'<button type="button" class="way" data-act="{key}" data-name="{name}" title="{title}">{label}</button>'
+def _act(key: str, label: str, title: str, one: SeenPicture, more: str) -> str:
+    about = f'data-act="{key}" data-name="{words.text(one.path.name)}" title="{words.text(title)}"{more}'
+    return f'<button type="button" class="way" {about}>{words.text(label)}</button>'
 
 
 def about(one: SeenPicture) -> str:
@@ -220,9 +223,9 @@ def _pair(one: SeenPicture, other: SeenPicture, beside: bool, outputs: Path) -> 
     """Two pictures: one over the other with an edge to move, or side by side."""
     addresses = [words.text(images.address(downloads.offered(each.path, outputs))) for each in (one, other)]
     titles = [words.text(_short(each, against)) for each, against in ((one, other), (other, one))]
-    way = words.text(tr("One over the other") if beside else tr("Side by side"))
+    act, way = ("over", tr("One over the other")) if beside else ("beside", tr("Side by side"))
     buttons = (
-        f'<div class="ways"><button type="button" class="way" data-act="beside">{way}</button>'
+        f'<div class="ways"><button type="button" class="way" data-act="{act}">{words.text(way)}</button>'
         f'<button type="button" class="way" data-act="single">{words.text(tr("End the comparison"))}</button></div>'
     )
     if beside:

@@ -98,7 +98,8 @@ def _image(path: Path, outputs: Path) -> str:
 ACT = """
 element.addEventListener('click', event => {
   const pressed = event.target.closest('[data-act]');
-  if (pressed) trigger('click', {act: pressed.dataset.act, name: pressed.dataset.name ?? ''});
+  const {act, name = ''} = pressed?.dataset ?? {};
+  if (pressed) trigger('click', {act, name, on: pressed.ariaPressed !== 'true'});
 });
 """
 """Script that reports what was pressed, for ``gr.HTML(js_on_load=...)``."""

@@ -22,7 +22,7 @@ from lora_studio.ui.pages.library.look import Look, while_chosen
 from lora_studio.ui.pages.library.shelf import Shelf
 from lora_studio.ui.pages.library.shrink_form import ShrinkForm
 from lora_studio.ui.pages.library.work import Cut
-from lora_studio.ui.pages.train.setup import EACH, QUIET, Setup
+from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
 
 _TO_THE_DETAILS = (
@@ -102,7 +102,7 @@ class LibraryPage:
         """Binds everything; ``tab`` is the page's own among ``tabs``, ``setup`` the form that opens recipes."""
         self.shelf.wire(tab)
         self.shrink.wire()
-        chosen = self.shelf.cards.click(self.choose, self.look, [self.look, *self._shown], **EACH)
+        chosen = self.shelf.cards.click(self.choose, self.look, [self.look, *self._shown], **QUIET)
         chosen.then(None, js=_TO_THE_DETAILS, **QUIET)
         self.analyze.click(self.analyzed, self.look, [self.analysis, *self.blocks.filled], **WORK)
         self.blocks.wire(tabs, setup)

@@ -7,7 +7,7 @@ from pathlib import Path
 from lora_studio.jobs.renderer import Answer
 from lora_studio.language import tr
 from lora_studio.ui import images, words
-from lora_studio.ui.blank import blank
+from lora_studio.ui.blank import blank, link
 from lora_studio.ui.pages.mix.image_specs import Scene
 from lora_studio.ui.scene.mixture import Mix
 
@@ -17,7 +17,7 @@ def empty() -> str:
     sentences = tr(
         "Choose an adapter from your library. What it draws appears here beside the base model's own picture, and "
         "follows each weight that you change. No adapter yet? {link}.",
-        link=f'<a href="#train">{words.text(tr("Train one"))}</a>',
+        link=link("train", tr("Train one")),
     )
     return blank("mix", tr("Nothing to see yet"), sentences)
 

@@ -19,7 +19,7 @@ from lora_studio.ui.pages.mix.drawing import MixDrawing
 from lora_studio.ui.pages.mix.scene_form import SceneForm
 from lora_studio.ui.pages.mix.sheet_form import SheetForm
 from lora_studio.ui.pages.mix.states_form import StatesForm
-from lora_studio.ui.pages.train.setup import EACH, QUIET
+from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.scene import mixture
 from lora_studio.ui.scene.adapter_list import AdapterList, with_trigger
 from lora_studio.ui.scene.base_form import BaseForm
@@ -145,7 +145,7 @@ class MixPage:
             self.act,
             [self.mix, self.scene.base, self.scene.prompt],
             [self.scene.prompt, self.blend.method, *self.blend.parameters.values(), *self._listed],
-            **EACH,
+            **QUIET,
         )
         acted.then(self.drawing.draw, **self._drawn)
         weighed = [self.adapters.rows, self.adapters.message, *self.drawing.outputs_drawn]

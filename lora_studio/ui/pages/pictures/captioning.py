@@ -166,14 +166,15 @@ class CaptioningPanel:
 
     def press(self, look: PicturesLook, event: gr.EventData) -> None:
         """A button of one picture."""
-        name = str(event.name)
-        match str(event.act):
-            case "choose":
-                look.chosen, look.selected = name, {name}
-            case "accept":
-                self.take(look, [name])
-            case "dismiss":
-                self._job(look).job.dismiss([name])
+        name, found = str(event.name), self._shown(look)
+        if event.act == "choose":
+            look.chosen, look.selected = name, {name}
+        elif found is None or name not in found.proposals:
+            return  # it was decided on: the button was pressed twice
+        elif event.act == "accept":
+            self.take(look, [name])
+        elif event.act == "dismiss":
+            found.job.dismiss([name])
 
     def take(self, look: PicturesLook, names: list[str]) -> None:
         """Writes proposals."""

@@ -111,7 +111,7 @@ const key = event => {
     if (next) choose(next, event.shiftKey ? 'range' : 'one');
   } else if (event.key === 'Enter' && at && !command) edit(at);
   else if (event.key === ' ' && card && command) choose(card, 'toggle');
-  else if ((event.key === 'Delete' || event.key === 'Backspace') && at) trigger('delete');
+  else if ((event.key === 'Delete' || event.key === 'Backspace') && at) event.repeat || trigger('delete');
   else if (event.key === 'Escape') trigger('clear');
   else if (event.key === 'a' && command && card) trigger('apply');
   else return;

@@ -37,7 +37,7 @@ class CropTool:
 
     def wire(self) -> None:
         """Binds the frame and the buttons."""
-        self.room.edits(self.frame.input, self.move, each=True)
+        self.room.edits(self.frame.input, self.move)
         self.room.edits(self.reset.click, self.remove)
         self.room.edits(self.spread.click, self.apply_to_selected)
 

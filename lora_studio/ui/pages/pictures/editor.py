@@ -26,7 +26,7 @@ from lora_studio.ui.theme import html
 _ACT = """
 element.addEventListener('click', event => {
   const button = event.target.closest('[data-act]');
-  if (button) trigger('click', {act: button.dataset.act});
+  if (button) trigger('click', {...button.dataset});
 });
 """
 _FOLLOW = (
@@ -83,9 +83,9 @@ class PictureEditor:
     def wire(self) -> None:
         """Binds the field, the buttons and the tools."""
         edits = self.room.edits
-        edits(self.head.click, self.step, each=True)
-        edits(self.caption.input, self.save, each=True)
-        edits(self.caption.submit, self.save_and_go_on, each=True)
+        edits(self.head.click, self.step)
+        edits(self.caption.input, self.save)
+        edits(self.caption.submit, self.save_and_go_on)
         edits(self.out.click, self.leave_out)
         edits(self.restore.click, self.restore_caption)
         edits(self.problems.click, self.fix)
@@ -210,7 +210,9 @@ class PictureEditor:
         self.room.changed(look, done, captions=bench.captions([look.chosen]))
 
     def fix(self, look: PicturesLook, event: gr.EventData) -> None:
-        """The remedy beside a problem."""
+        """The remedy beside a problem of the picture that is shown."""
+        if event.name != look.chosen:
+            return  # she went on to another one meanwhile
         if event.act == "out":
             self.room.leave_out(look, [look.chosen], True)
         elif event.act == "folder":
@@ -247,11 +249,12 @@ def _opens(key: str) -> Any:
 def _problems(card: Card, collection: Collection) -> str:
     """What is wrong with a picture, each with a remedy where there is one, as HTML; empty if nothing is."""
     rows = "".join(
-        f"<li><span>{words.text(what)}</span>{_remedy(act, title)}</li>"
+        f"<li><span>{words.text(what)}</span>{_remedy(act, title, card.name)}</li>"
         for what, act, title in picture_problems.of(card, collection)
     )
     return f'<ul class="picture-problems">{rows}</ul>' if rows else ""
 
 
-def _remedy(act: str, title: str) -> str:
-    return f'<button type="button" class="way" data-act="{act}">{words.text(title)}</button>' if act else ""
+def _remedy(act: str, title: str, name: str) -> str:
+    about = f'data-act="{act}" data-name="{words.text(name)}"'
+    return f'<button type="button" class="way" {about}>{words.text(title)}</button>' if act else ""

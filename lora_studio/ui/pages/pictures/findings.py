@@ -171,9 +171,9 @@ def largest(cards: Iterable[Card]) -> Card:
     )
 
 
-def others(found: Iterable[HealthFinding], keep: str) -> list[str]:
-    """The pictures that are identical to ``keep`` or look like it, and still train."""
-    groups = (group for one in found for group in one.groups if keep in group)
+def others(found: Iterable[HealthFinding], key: str, keep: str) -> list[str]:
+    """The pictures that still train and are in a set with ``keep``, by the finding ``key``."""
+    groups = (group for one in found if one.key == key for group in one.groups if keep in group)
     return [name for name in next(groups, ()) if name != keep]
 
 

@@ -12,7 +12,7 @@ import gradio as gr
 from lora_studio import language
 from lora_studio.curation.collection import Card, Collection, Query
 from lora_studio.language import ntr, tr
-from lora_studio.ui import words
+from lora_studio.ui import folds, words
 from lora_studio.ui.outcome import WORK, Updates
 from lora_studio.ui.pages.pictures import changes, findings, thumbnails
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
@@ -27,14 +27,14 @@ _MOST_GROUPS, _MOST_THUMBNAILS, _MOST_LINES = 8, 8, 5
 _OPEN_AT_MOST = 3
 """Findings that are shown unfolded; of more, only what prevents training is."""
 
-PRESS = """
-const chosen = new Map();
+PRESS = (
+    folds.STAY
+    + """
 let asked = '';
 element.addEventListener('click', event => {
   const button = event.target.closest('button[data-act]');
-  if (button) trigger({trim: 'edit', describe: 'submit'}[button.dataset.act] ?? 'click', {...button.dataset});
-  const fold = event.target.closest('summary')?.parentElement;
-  if (fold) chosen.set(fold.dataset.kind, !fold.open);
+  const {kind} = button?.closest('details')?.dataset ?? {};
+  if (button) trigger({trim: 'edit', describe: 'submit'}[button.dataset.act] ?? 'click', {kind, ...button.dataset});
 });
 const wanted = () => {
   const images = [...element.querySelectorAll('img[data-wanted]')].filter(image => image.checkVisibility());
@@ -42,16 +42,10 @@ const wanted = () => {
   if (names.length && asked !== (asked = names.join('/'))) trigger('play', {names});
 };
 element.addEventListener('toggle', wanted, true);
-watch('value', () => requestAnimationFrame(() => {
-  element.querySelectorAll('details[data-kind]').forEach(fold => {
-    if (chosen.has(fold.dataset.kind)) fold.open = chosen.get(fold.dataset.kind);
-  });
-  wanted();
-}));
+watch('value', () => requestAnimationFrame(wanted));
 """
-"""Reports a pressed button by its data, asks for thumbnails that are missing, and keeps as it was what she folded or
-unfolded; for ``gr.HTML(js_on_load=...)``.
-"""
+)
+"""Reports a pressed button by its data, and asks for thumbnails that are missing; for ``gr.HTML(js_on_load=...)``."""
 
 
 class Health:
@@ -87,7 +81,7 @@ class Health:
             case "choose":
                 look.chosen, look.selected = str(event.name), {str(event.name)}
             case "keep":
-                self._leave_out(look, findings.others(findings.find(collection), str(event.name)))
+                self._leave_out(look, findings.others(findings.find(collection), str(event.kind), str(event.name)))
             case "crops":
                 look.query, look.page = Query(mark="cropped", sort="cut"), 0
             case act:

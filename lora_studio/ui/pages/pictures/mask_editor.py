@@ -58,7 +58,7 @@ class MaskTool:
     def wire(self) -> None:
         """Binds the canvas and the buttons."""
         edits = self.room.edits
-        edits(self.canvas.input, self.paint, each=True)
+        edits(self.canvas.input, self.paint)
         edits(self.canvas.submit, self.hide_corner)
         edits(self.alpha.click, lambda look: self._make(look, self._scope(look, "selected"), masks.opacity))
         edits(self.invert.click, self.turn_over)

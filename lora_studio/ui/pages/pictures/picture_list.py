@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio.curation.collection import LENGTHS, MARKS, ORDERS, Collection, Query
+from lora_studio.curation.collection import LENGTHS, MARKS, ORDERS, Card, Collection, Query
 from lora_studio.language import number, tr
 from lora_studio.ui import words
 from lora_studio.ui.icons import icon
@@ -18,7 +18,7 @@ from lora_studio.ui.outcome import WORK, Updates
 from lora_studio.ui.pages.pictures import cards, findings
 from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
-from lora_studio.ui.pages.train.setup import EACH, QUIET
+from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.theme import html
 
 _EVERY = 0.4
@@ -26,7 +26,8 @@ _EVERY = 0.4
 _FILTER = """
 element.addEventListener('click', event => {
   const chip = event.target.closest('[data-mark], [data-act]');
-  if (chip) trigger('click', {mark: chip.dataset.mark ?? '', act: chip.dataset.act ?? 'mark'});
+  const {mark = '', act = 'mark'} = chip?.dataset ?? {};
+  if (chip) trigger('click', {mark, act, on: chip.ariaPressed !== 'true'});
 });
 """
 _TO_THE_BASE = """
@@ -88,12 +89,12 @@ class PictureList:
         asked = [self.search.change, *(one.input for one in fields[1:])]
         gr.on(asked, self.find, [look, *fields], drawn, trigger_mode="always_last", **QUIET)
         self.filters.click(self.filter, look, [*drawn, self.search], **QUIET)
-        self.cards.click(self.choose, look, drawn, **EACH)
-        self.cards.select(self.turn, look, drawn, **EACH)
+        self.cards.click(self.choose, look, drawn, **QUIET)
+        self.cards.select(self.turn, look, drawn, **QUIET)
         self.cards.clear(self.unselect, look, drawn, **QUIET)
         self.cards.apply(self.select_all, look, drawn, **QUIET)
         self.cards.play(self.make_thumbnails, look, self.cards, **WORK)
-        self.room.edits(self.cards.delete, self.leave_out)
+        self.room.edits(self.cards.delete, self.turn_over)
         self.room.edits(self.selection.click, self.act)
         self.back.click(lambda look: self._turned(look, -1), look, drawn, **QUIET)
         self.next.click(lambda look: self._turned(look, 1), look, drawn, **QUIET).then(None, js=_TO_THE_TOP, **QUIET)
@@ -147,8 +148,7 @@ class PictureList:
             look.query = Query(sort=look.query.sort)
             return {**self.room.draw(look), self.search: ""}
         else:
-            mark = str(event.mark)
-            look.query = replace(look.query, mark="" if mark == look.query.mark else mark)
+            look.query = replace(look.query, mark=str(event.mark) if event.on else "")
         return self.room.draw(look)
 
     def choose(self, look: PicturesLook, event: gr.EventData) -> Updates:
@@ -209,15 +209,19 @@ class PictureList:
         if event.act == "clear":
             look.chosen, look.selected = "", set()
         else:
-            self.leave_out(look)
+            self._leave_out(look, event.act == "out")
 
-    def leave_out(self, look: PicturesLook) -> None:
+    def turn_over(self, look: PicturesLook) -> None:
         """Leaves out what is selected; takes it in again if all of it is left out."""
-        chosen = [one for name in sorted(look.selected) if (one := self.room.collections.of(look).cards.get(name))]
-        if not chosen:
-            return
-        out = not all(card.left_out for card in chosen)
-        self.room.leave_out(look, [card.name for card in chosen if card.left_out != out], out)
+        self._leave_out(look, not all(card.left_out for card in self._selected(look)))
+
+    def _selected(self, look: PicturesLook) -> list[Card]:
+        known = self.room.collections.of(look).cards
+        return [known[name] for name in sorted(look.selected) if name in known]
+
+    def _leave_out(self, look: PicturesLook, out: bool) -> None:
+        if chosen := self._selected(look):
+            self.room.leave_out(look, [card.name for card in chosen if card.left_out != out], out)
 
 
 _TO_THE_TOP = "() => document.getElementById('filters')?.scrollIntoView({behavior: 'smooth'})"
@@ -273,8 +277,8 @@ def _selection(look: PicturesLook, collection: Collection) -> Any:
     chosen = [card for name in look.selected if (card := collection.cards.get(name))]
     if len(chosen) < 2:
         return gr.update(visible=False)
-    act = tr("Take in") if all(card.left_out for card in chosen) else tr("Leave out")
-    buttons = [("out", act), ("clear", tr("Select none"))]
+    out = all(card.left_out for card in chosen)
+    buttons = [("in", tr("Take in")) if out else ("out", tr("Leave out")), ("clear", tr("Select none"))]
     row = "".join(
         f'<button type="button" class="way" data-act="{key}">{words.text(name)}</button>' for key, name in buttons
     )

@@ -133,19 +133,14 @@ class Room:
     def _framed(self, look: PicturesLook) -> Updates:
         return {component: update for draw in self._frames for component, update in draw(look).items()}
 
-    def edits(
-        self, event: Any, act: Act, inputs: Sequence[Block] = (), outputs: Sequence[Block] = (), each: bool = False
-    ) -> Any:
+    def edits(self, event: Any, act: Act, inputs: Sequence[Block] = (), outputs: Sequence[Block] = ()) -> Any:
         """Binds an edit to an event, such as ``button.click``. ``outputs`` are components that ``act`` changes itself,
-        apart from those that are drawn. With ``each``, an event counts that comes while an earlier one is at work;
-        else it is dropped, as of a button that was pressed twice. A handler with a parameter of type ``gr.EventData``
-        gets the event too.
+        apart from those that are drawn. A handler with a parameter of type ``gr.EventData`` gets the event too.
 
         Any StudioError or OSError that ``act`` raises becomes the page's message.
         """
         self._more += outputs
-        mode = "multiple" if each else None
-        return event(self._handler(act), [self.look, *inputs], [*self.drawn, *outputs], trigger_mode=mode, **QUIET)
+        return event(self._handler(act), [self.look, *inputs], [*self.drawn, *outputs], **QUIET)
 
     def workbench(self, look: PicturesLook) -> Workbench:
         """The writer of the folder. Only for handlers that were bound by ``edits``: they are asked and repeated where

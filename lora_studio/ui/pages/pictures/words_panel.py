@@ -34,7 +34,8 @@ _KEPT = 4
 PRESS = """
 element.addEventListener('click', event => {
   const button = event.target.closest('button[data-act]');
-  if (button) trigger(button.dataset.act === 'filter' ? 'select' : 'edit', {...button.dataset});
+  const on = button?.ariaPressed !== 'true';
+  if (button) trigger(button.dataset.act === 'filter' ? 'select' : 'edit', {...button.dataset, on});
 });
 element.addEventListener('keydown', event => {
   const step = {ArrowDown: 'nextElementSibling', ArrowUp: 'previousElementSibling'}[event.key];
@@ -121,8 +122,7 @@ class WordsPanel:
 
     def filter(self, look: PicturesLook, event: gr.EventData) -> Updates:
         """The pictures with a tag; pressed again, all."""
-        tag = str(event.tag)
-        look.query, look.page = replace(look.query, tag="" if look.query.tag == tag else tag), 0
+        look.query, look.page = replace(look.query, tag=str(event.tag) if event.on else ""), 0
         return self.room.draw(look)
 
     def remove(self, look: PicturesLook, event: gr.EventData) -> Updates:

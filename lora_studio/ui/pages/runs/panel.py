@@ -5,7 +5,6 @@ tab is sent only what has changed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import gradio as gr
 from gradio.blocks import Block
@@ -21,7 +20,7 @@ from lora_studio.ui.pages.runs import address, comparison, panel_view, queue_lis
 from lora_studio.ui.pages.runs.panel_view import PanelState
 from lora_studio.ui.pages.runs.rows import PAGE, RowCache
 from lora_studio.ui.pages.train.live import RunWatcher, TabState
-from lora_studio.ui.pages.train.setup import EACH, QUIET
+from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.theme import html
 
 EVERY = 2.0
@@ -139,10 +138,10 @@ class RunsPanel:
             button.click(self.toggle, ours, self.drawn, **QUIET).then(None, js=_FOCUS, **QUIET)
         self.timer.tick(self.draw, ours, self.drawn, **QUIET)
         self.filter.change(self.search, [*ours, self.filter], self.drawn, trigger_mode="always_last", **QUIET)
-        self.list.input(show, tab, shown, **EACH).then(self.draw, ours, self.drawn, **QUIET)
+        self.list.input(show, tab, shown, **QUIET).then(self.draw, ours, self.drawn, **QUIET)
         self.back.click(self.leave, ours, self.drawn, **QUIET).then(None, js=_FOCUS, **QUIET)
-        self.comparison.click(self.choose_step, ours, self.drawn, **EACH)
-        self.address.input(self.follow, ours, self.drawn, **EACH)
+        self.comparison.click(self.choose_step, ours, self.drawn, **QUIET)
+        self.address.input(self.follow, ours, self.drawn, **QUIET)
         for part in (self.list, self.said):
             pressed = part.click(self.press, ours, [*self.drawn, self.name], **QUIET)
             pressed.then(None, js=_TO_WHAT_IS_NEXT, **QUIET)
@@ -150,7 +149,7 @@ class RunsPanel:
         left = self.cancel.click(self.keep_name, ours, self.drawn, **QUIET)
         for event in (saved, left):
             event.then(None, js=_TO_WHAT_IS_NEXT, **QUIET)
-        self.queue.click(self.press_queue, ours, self.drawn, **EACH)
+        self.queue.click(self.press_queue, ours, self.drawn, **QUIET)
 
     def toggle(self, here: PanelState, tab: TabState) -> Updates:
         """Opens the panel, or closes it."""
@@ -166,13 +165,17 @@ class RunsPanel:
 
     def press(self, here: PanelState, tab: TabState, event: gr.EventData) -> Updates:
         """Does with a run what was pressed."""
+        if self._is_done(here, event):
+            return self.draw(here, tab)
         if event.act != "restore":
             self._settle(here)
         try:
             if event.act == "more":
                 here.most += PAGE
             elif event.act == "compare":
-                self._compare(here, event.run)
+                self._compare(here, event.run, event.on)
+            elif event.act == "alone":
+                here.first = ""
             elif event.act == "rename":
                 here.renaming = runs.find(event.run, self.outputs).name
             elif event.act == "delete":
@@ -187,6 +190,12 @@ class RunsPanel:
         named = {self.name: gr.update(value=here.renaming, label=tr("New name of {renaming}", renaming=here.renaming))}
         return {**self.draw(here, tab), **(named if here.renaming else {})}
 
+    def _is_done(self, here: PanelState, event: gr.EventData) -> bool:
+        """Whether an earlier press did it: the button was pressed twice."""
+        if event.act == "delete":
+            return event.run == here.deleted and self.watcher.find(event.run) is None
+        return event.act == "restore" and not here.deleted
+
     def _settle(self, here: PanelState) -> None:
         """Forgets what the last press began. A run that it deleted is kept as long as undo is offered: where the trash
         is emptied, its gigabytes are to be free.
@@ -195,12 +204,12 @@ class RunsPanel:
             undo.forget(self.outputs, undo.RUNS)
         here.settle()
 
-    def _compare(self, here: PanelState, name: str) -> None:
+    def _compare(self, here: PanelState, name: str, on: bool) -> None:
         """The first press chooses a run, one on another run compares them; a second one on the first leaves it."""
-        if here.first and here.first != name:
+        if here.first not in ("", name):
             here.compare(here.first, name)
-        else:
-            here.first = "" if here.first else name
+        elif not here.compared:  # else the run that completed the pair was pressed twice
+            here.first = name if on else ""
 
     def leave(self, here: PanelState, tab: TabState) -> Updates:
         """Goes back from the comparison to the list."""
@@ -255,17 +264,12 @@ class RunsPanel:
             if event.act in ("up", "down"):
                 reordering.move(self.outputs, event.key, up=event.act == "up")
             else:
-                stopping.stop(self._entry(event.key).one)
+                for entry in queue.line(self.outputs):  # it may have ended, or the button was pressed twice
+                    if entry.key == event.key:
+                        stopping.stop(entry.one)
         except StudioError as error:
             here.said = wrong(error)
         return self.draw(here, tab)
-
-    def _entry(self, key: str) -> queue.QueueEntry:
-        """Raises RunError where it has ended."""
-        for entry in queue.line(self.outputs):
-            if entry.key == key:
-                return entry
-        raise RunError(tr("That is no longer at work."), where=Path(key).name, do=tr("There is nothing to stop."))
 
     def draw(self, here: PanelState, tab: TabState) -> Updates:
         """What has changed in the panel since the tab was sent it."""

@@ -89,7 +89,7 @@ def _title(compared: Sequence[str]) -> str:
 def _choose(first: str) -> str:
     name, label = words.text(first), tr("Do not compare")
     what = tr('Choose the run to compare <b>{name}</b> with: press "With this".', name=name)
-    stop = f'<button class="quiet-link" data-act="compare" data-run="{name}">{label}</button>'
+    stop = f'<button class="quiet-link" data-act="alone" data-run="{name}">{label}</button>'
     return f'<p class="hint" role="status">{what} {stop}</p>'
 
 

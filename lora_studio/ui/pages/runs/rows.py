@@ -188,7 +188,8 @@ element.addEventListener('click', event => {
   const button = event.target.closest('button[data-act]');
   if (!button) return;
   const run = button.closest('[data-run]')?.dataset.run || '';
-  trigger(button.dataset.act === 'show' ? 'input' : 'click', {act: button.dataset.act, run});
+  const {act} = button.dataset, on = button.ariaPressed !== 'true';
+  trigger(act === 'show' ? 'input' : 'click', {act, run, on});
 });
 watch('value', () => requestAnimationFrame(settle));
 settle();

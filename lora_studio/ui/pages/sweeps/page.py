@@ -18,11 +18,11 @@ from lora_studio.sweeps.outcome import Trial
 from lora_studio.sweeps.space import Sweep
 from lora_studio.sweeps.study import Study
 from lora_studio.ui import words
-from lora_studio.ui.blank import blank
+from lora_studio.ui.blank import blank, press
 from lora_studio.ui.fields import from_field
 from lora_studio.ui.outcome import Updates, done, wrong
 from lora_studio.ui.pages.sweeps import charts, status, table
-from lora_studio.ui.pages.train.setup import EACH, QUIET, Setup
+from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
 
 EVERY = 2.0
@@ -116,7 +116,7 @@ class SweepsPage:
         self.start.click(self.begin, [self.tab, self.sweep, *form], [self.notice, *shown], **QUIET)
         self.studies.input(self.show, [self.tab, self.studies], shown, **QUIET)
         self.axis.input(self.along, [self.tab, self.axis], shown, **QUIET)
-        self.table.click(self.choose, self.tab, [self.said, *shown], **EACH)
+        self.table.click(self.choose, self.tab, [self.said, *shown], **QUIET)
         self.stop.click(self.cancel, self.tab, [self.notice, *shown], **QUIET)
         self.resume.click(self.go_on, self.tab, [self.notice, *shown], **QUIET)
         self.keep.click(self.kept, self.tab, self.said, **QUIET)
@@ -264,7 +264,7 @@ def _empty() -> str:
     sentences = tr(
         "Choose what to vary and press {button}. It makes a short training run for each combination and judges what "
         "it draws. The table of all trials, and which of them cannot be told apart, appears here.",
-        button=f"<b>{words.text(tr('Start the sweep'))}</b>",
+        button=press(tr("Start the sweep")),
     )
     return blank("sweeps", tr("No sweep yet"), sentences)
 

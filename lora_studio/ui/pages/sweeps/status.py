@@ -15,6 +15,7 @@ from lora_studio.sweeps.outcome import TrialState
 from lora_studio.sweeps.space import Sweep
 from lora_studio.sweeps.study import Study
 from lora_studio.ui import words
+from lora_studio.ui.blank import link
 from lora_studio.ui.outcome import wrong
 from lora_studio.ui.pages.sweeps import table
 
@@ -33,7 +34,7 @@ def source(values: Mapping[str, Any]) -> str:
         "Pictures {pictures}, base model {base}, as on the {train} page.",
         pictures=f"<b>{words.text(data)}</b>",
         base=f"<b>{words.text(Path(str(values['base'])).name)}</b>",
-        train=f'<a href="#train">{words.text(tr("Train"))}</a>',
+        train=link("train", tr("Train")),
     )
     return f'<p class="hint">{told}</p>'
 

@@ -17,13 +17,13 @@ from lora_studio.jobs.control import Request
 from lora_studio.language import tr
 from lora_studio.runs import Run, branching, checkpoints, keeping
 from lora_studio.training import creating
-from lora_studio.ui import field_notes, plots
+from lora_studio.ui import field_notes, folds, plots
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.runs import headline, health_line
 from lora_studio.ui.pages.runs.panel import RunsPanel
-from lora_studio.ui.pages.train import chosen, film_view, guide, live, said, saved, warned
+from lora_studio.ui.pages.train import chosen, film_view, guide, live, said, saved
 from lora_studio.ui.pages.train.live import PARTS, RunWatcher, TabState
-from lora_studio.ui.pages.train.setup import EACH, QUIET, Setup
+from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
 
 EVERY = 2.0
@@ -98,7 +98,7 @@ def _place_run(setup: Setup) -> dict[str, Any]:
         parts |= _place_controls()
         parts["health"] = html(elem_id="run-health")
         parts["result"] = html(visible=False)
-        parts["warnings"] = html(visible=False, js_on_load=warned.STAY_OPEN, elem_id="warnings")
+        parts["warnings"] = html(visible=False, js_on_load=folds.STAY, elem_id="warnings")
     parts["said"] = html(said.html("", "", ""), js_on_load=said.TELL, elem_classes="unseen", elem_id="said")
     with gr.Column(elem_classes="card advised", visible=False) as parts["advice_card"]:
         parts["advice"] = html(js_on_load=saved.CHOOSE, elem_id="advice")
@@ -184,13 +184,13 @@ def _wire_run(
 
     gr.Timer(EVERY).tick(tick, tab, shown, **QUIET)
     page.load(tick, tab, shown, **QUIET)
-    parts["state"].input(show_addressed, tab, shown, **EACH)
+    parts["state"].input(show_addressed, tab, shown, **QUIET)
     panel.wire(parts["all_runs"], tab, shown, show_addressed)
     health_line.wire(parts["health"], tab, watcher)
     parts["smoothing"].change(smooth, [tab, parts["smoothing"]], shown, trigger_mode="always_last", **QUIET)
-    parts["film"].click(choose, tab, shown, **EACH)
-    parts["film"].select(compare, tab, shown, **EACH)
-    parts["pair"].select(against, tab, shown, **EACH)
+    parts["film"].click(choose, tab, shown, **QUIET)
+    parts["film"].select(compare, tab, shown, **QUIET)
+    parts["pair"].select(against, tab, shown, **QUIET)
     parts["place"].submit(find, [tab, parts["place"]], shown, **QUIET)
     for name, act in _ACTIONS.items():
         parts[name].click(_acting(act, watcher, tick), tab, shown, **QUIET)
@@ -258,7 +258,7 @@ def _wire_states(
     for part in ("states", "learned", "drawn", "advice", "chosen", "pair"):
         pressing = parts[part].click(pressed, tab, [*branch, *shown], **QUIET)
         setup.looks(setup.keeps(pressing).then)
-        parts[part].input(show, tab, shown, **EACH)
+        parts[part].input(show, tab, shown, **QUIET)
 
 
 def _judge(tab: TabState, run: Run, step: int) -> None:

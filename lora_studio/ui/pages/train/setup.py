@@ -52,10 +52,6 @@ _starting = threading.Lock()
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """How the page's handlers are bound: they run at once, do not cover what they change, and are not part of the API."""
-EACH: dict[str, Any] = {**QUIET, "trigger_mode": "multiple"}
-"""How handlers are bound that show what was chosen, or take over what was typed: each event counts. By default gradio
-drops an event while an earlier one is being answered, and the page would show something else than its address says.
-"""
 
 
 _IMPORTED = 60.0

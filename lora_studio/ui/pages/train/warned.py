@@ -67,16 +67,3 @@ def _earlier(count: int) -> str:
 def _full(one: Warned) -> str:
     place = f" <code>{words.text(one.where)}</code>" if one.where and one.where not in one.what else ""
     return f"{words.text(one.what)}{place} {words.text(one.do)}"
-
-
-STAY_OPEN = """
-const open = new Set();
-element.addEventListener('toggle', event => {
-  const {kind} = event.target.dataset;
-  if (event.target.open) open.add(kind); else if (event.target.isConnected) open.delete(kind);
-}, true);
-watch('value', () => {
-  for (const one of element.querySelectorAll('details')) one.open = open.has(one.dataset.kind);
-});
-"""
-"""Keeps open what was opened when a warning is added; for ``gr.HTML(js_on_load=...)``."""
