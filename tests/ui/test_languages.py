@@ -144,7 +144,7 @@ def test_each_reader_gets_her_language_and_can_choose_another(browser, studio, p
             page.set_default_timeout(90_000)
             page.goto(f"{studio.url}#train")
         for page, start, code in (
-            (german, "einreihen", "de"),
+            (german, "Einreihen", "de"),
             (french, "Queue after", "en"),
         ):
             expect(page.locator("#start")).to_contain_text(start)

@@ -54,7 +54,8 @@ def film(
     trigger = settings.run.trigger if settings else ""
     to_come = [] if view.state.ended else previews.planned(settings, view)
     lowest = min(view.validations, key=lambda one: one.value).step if view.validations else None
-    frames = previews.data(run, strip, step, tab.prompt, outputs, found, lowest, to_come, trigger)
+    awaits = judged_parts.awaited(view, found, settings)
+    frames = previews.data(run, strip, step, tab.prompt, outputs, found, lowest, to_come, trigger, awaits)
     moving = tab.step is None and not view.state.ended
     head = chosen.head(run, strip, step, tab.prompt, outputs, found, tab.comparing, moving, trigger)
     pair = chosen.pair(run, strip, step, tab.prompt, outputs, tab.against) if tab.comparing else ""

@@ -100,8 +100,7 @@ const heading = (step, data) => [
 const draw = data => {
   if (!data?.prompts) return;
   const columns = [...data.columns, ...data.coming.map(step => [step, null])];
-  const judged = data.columns.some(column => column.length > 2);
-  const keys = ['head', ...data.prompts.map(([index]) => `row ${index}`), ...(judged ? ['style', 'subjects'] : [])];
+  const keys = ['head', ...data.prompts.map(([index]) => `row ${index}`), ...(data.judged ? ['style', 'subjects'] : [])];
   film.style.setProperty('--frames', data.frames);
   keep(film, keys);
   line('head', 0, 'row steps', '', columns, (row, at, key, column) => {
@@ -116,7 +115,7 @@ const draw = data => {
         column ? column[0] : null, index, data);
     }, text);
   });
-  if (judged) {
+  if (data.judged) {
     const judge = (row, at, key, column, texts) => {
       const one = put(row, 'span', key, at, column ? `by-step${marks(column[0], data)}` : 'base');
       say(put(one, 'b', 'b', 0), texts[0] || '');

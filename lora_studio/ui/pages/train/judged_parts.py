@@ -34,7 +34,17 @@ def updates(run: Run, view: RunView, found: Evaluation, step: int | None, output
         shown["learned_card"] = {"visible": True}
         shown["learned"] = {"value": curves(view, found, one.step), "visible": True}
         shown["drawn"] = {"value": pictures, "visible": True}
+    elif awaited(view, found, read):
+        none = f'<h2>{tr("What it learned")}</h2><p class="hint">{tr("No state was judged yet")}</p>'
+        shown |= {"learned_card": {"visible": True}, "learned": {"value": none, "visible": True}}
     return shown
+
+
+def awaited(view: RunView, found: Evaluation, settings: Settings | None) -> bool:
+    """Whether the first state will be judged, or is. What is shown then has its place before, so that nothing jumps."""
+    every = settings is not None and settings.evaluation.evaluate_every and not settings.run.has_pairs
+    planned = bool(view.started and every and not view.state.ended)
+    return not found.states and (found.works or planned)
 
 
 def _advice(

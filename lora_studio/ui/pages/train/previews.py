@@ -83,6 +83,7 @@ def data(
     lowest: int | None = None,
     to_come: Sequence[int] = (),
     trigger: str = "",
+    awaits: bool = False,
 ) -> dict[str, Any]:
     """What ``film_view`` draws. ``step`` and ``prompt`` name the frame that is chosen; step None is the latest.
 
@@ -91,6 +92,7 @@ def data(
         lowest: the step of lowest validation, which is marked, too.
         to_come: all steps at which the run means to draw.
         trigger: the run's trigger word, with which prompts begin.
+        awaits: whether states will be judged, so that there is a place for what each has learned.
     """
     found = found or Evaluation()
     steps = spread(film.steps, [one for one in (step, found.proposed, lowest) if one is not None])
@@ -107,6 +109,7 @@ def data(
         "frames": 1 + max(1, len(steps) + len(coming)),
         "step": step if step is not None else steps[-1] if steps else None,
         "prompt": prompt,
+        "judged": awaits or bool(found.states),
         "proposed": found.proposed,
         "lowest": lowest,
     }
