@@ -100,7 +100,8 @@ const heading = (step, data) => [
 const draw = data => {
   if (!data?.prompts) return;
   const columns = [...data.columns, ...data.coming.map(step => [step, null])];
-  const keys = ['head', ...data.prompts.map(([index]) => `row ${index}`), ...(data.judged ? ['style', 'subjects'] : [])];
+  const measures = data.judged ? ['style', 'subjects'] : [];
+  const keys = ['head', ...data.prompts.map(([index]) => `row ${index}`), ...measures];
   film.style.setProperty('--frames', data.frames);
   keep(film, keys);
   line('head', 0, 'row steps', '', columns, (row, at, key, column) => {
@@ -164,9 +165,10 @@ element.addEventListener('focusin', stop);
 const right = one => one.getBoundingClientRect().right;
 const newest = () => [...film.querySelectorAll('.steps .step:not(.coming)')].pop();
 const hidden = () => newest() ? right(newest()) - right(film) : 0;
+const passed = () => newest()?.getBoundingClientRect().left < right(film.querySelector('.steps .base'));
 const follow = () => {
   const chosen = film.querySelector('.steps .of-chosen');
-  if (atEnd && hidden() > 0) film.scrollLeft += Math.ceil(hidden()) + 2;
+  if (atEnd && (hidden() > 0 || passed())) film.scrollLeft += Math.ceil(hidden()) + 2;
   if (chosen && chosen !== newest() && chosen.dataset.key !== shown) {
     const box = chosen.getBoundingClientRect(), edge = right(film.querySelector('.steps .base'));
     const middle = (edge + right(film)) / 2;
