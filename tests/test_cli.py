@@ -70,6 +70,7 @@ def told(capfd) -> tuple[dict, str]:
     (["train", "--data", ".", "--set", "alpha=0"], "alpha must be a number above 0 and at most 4,096; it is 0.0. "),
     (["train", "--data", ".", "--set", "dropout=1"], "dropout must be a number at least 0 and below 1; it is 1.0. "),
     (["train", "--data", ".", "--gpus", "2"], "batch is 1, which 2 GPUs cannot share evenly"),
+    (["train", "--data", ".", "--dry-run", "--queue"], "A trial does not wait in the queue"),
     (["resume"], "RUN"),
     (["resume", "none"], "no run named 'none'"),
     (["generate"], "There is no prompt"),
@@ -385,6 +386,9 @@ def test_a_run_waits_in_the_queue_and_the_command_returns(run, worker, capfd):  
     worker(UNTIL_STOPPED + FINISH)
     runner.start(run)
     other = runs.create(run.settings().changed(name="next"), run.folder.parent)
+    assert resumed(run, "--step", "2") == 2
+    said = told(capfd)[0]["error"]
+    assert said["what"] == "The run ink is running." and said["where"] == "--step"
     assert resumed(other, "--queue") == 0
     assert told(capfd)[0] == {"run": str(other.folder), "waits_for": ["ink"]}
     assert watch.place(other) == "It waits for ink to end, then starts." and watch.place(run) == ""

@@ -57,9 +57,9 @@ def resume(
         if not accept_changes:
             _require_unchanged(run, settings)
         run = _applied(run, changes)
-    elif changes:
-        where = ", ".join(f"--{name.replace('_', '-')}" for name in changes)
-        do = "Stop it first, then resume it with the new values."
+    elif given := [*changes, *(["step"] if step is not None else [])]:
+        where = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        do = "Stop it first, then resume it with these options."
         raise RunError(f"The run {run.name} is running.", where=where, do=do)
     execute(run, queue, as_json)
 

@@ -94,6 +94,8 @@ def train(options: TrainOptions) -> None:
         presets.before(options.preset, under, own_presets.folder(options.outputs)),
     ):
         print(note, file=sys.stderr)
+    if options.dry_run and options.queue:
+        raise SettingsError("A trial does not wait in the queue.", where="--queue", do="Leave out --queue or --dry-run.")
     if options.dry_run:
         from lora_studio.cli import dry_run
 

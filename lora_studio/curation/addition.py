@@ -107,7 +107,8 @@ def _take_over(folder: Path, stage: Path, renamed: Mapping[str, str]) -> list[Pr
     if choices == Preparation():
         return problems
     try:
-        Workbench(folder, own=True).add_choices(choices)
+        for note in Workbench(folder, own=True).add_choices(choices).notes:
+            problems.append(Problem("warning", "preparation", preparation.NAME, note, ""))
     except StudioError as error:
         what = tr("Crops and choices of the added pictures were not taken over: {what}", what=error.what)
         return [*problems, Problem("warning", "preparation", preparation.NAME, what, error.do)]

@@ -195,7 +195,7 @@ class Workbench:
 
     def add_choices(self, chosen: Preparation) -> Done:
         """Takes over crops, pictures left out and options of folders that came with pictures which were added. What is
-        set here for a folder stays.
+        set here for a folder stays, and a note says so.
         """
         pictures = sorted(chosen.crops.keys() | chosen.left_out)
         with self._changing(pictures):
@@ -203,7 +203,11 @@ class Workbench:
             folders = {**chosen.folders, **known.folders}
             changed = Preparation({**known.crops, **chosen.crops}, known.left_out | chosen.left_out, folders)
             names = [*pictures, *sorted(folders.keys() - known.folders.keys())]
-            return self._prepare(tr("crops and choices of added pictures taken over"), names, changed)
+            done = self._prepare(tr("crops and choices of added pictures taken over"), names, changed)
+            others = [name for name, options in chosen.folders.items() if folders[name] != options]
+            listed = few([name or self.folder.name for name in others], NAMED)
+            kept = tr("The upload's options of {folders} were not taken over: this dataset has its own.", folders=listed)
+            return done._replace(notes=(kept,)) if others else done
 
     def add_captions(self, lines: Sequence[str]) -> Done:
         """Adds lines to ``metadata.jsonl`` that came with pictures which were added. They are those pictures' original

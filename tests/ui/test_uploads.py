@@ -12,7 +12,7 @@ from lora_studio import files
 from lora_studio.curation.workbench import Workbench
 from lora_studio.dataset import intake, preparation
 from lora_studio.dataset.intake import Item
-from lora_studio.dataset.preparation import Preparation
+from lora_studio.dataset.preparation import FolderOptions, Preparation
 from lora_studio.errors import DatasetError, MachineError
 from lora_studio.ui import images
 from lora_studio.ui.pages.pictures import uploads
@@ -257,6 +257,21 @@ def test_where_the_table_cannot_be_changed_nothing_is_added(tmp_path):
     with pytest.raises(DatasetError, match="damaged"):
         uploads.add([made(tmp_path, "b.png", "2"), table], folder)
     assert [path.name for path in folder.iterdir() if path.name != ".lora_studio"] == ["a.png"]
+
+
+def test_options_of_a_folder_that_has_its_own_are_named(tmp_path):
+    """A weight that came with a ZIP is dropped without a word."""
+    folder = uploads.keep([zipped(tmp_path / "own.zip", {"2_ink/a.png": b"1"})], tmp_path, "own").folder
+    Workbench(folder, own=True).set_folder("2_ink", FolderOptions(weight=0.5))
+
+    def added(weight):
+        chosen = json.dumps({"version": 1, "folders": {"2_ink": {"weight": weight}}})
+        entries = {"2_ink/b.png": b"2", ".lora_studio/preparation.json": chosen}
+        return [one.what for one in uploads.add([zipped(tmp_path / "z.zip", entries)], folder).left_out]
+
+    assert added(0.5) == []
+    assert added(0.25) == ["The upload's options of 2_ink were not taken over: this dataset has its own."]
+    assert preparation.read(folder)[0].folders == {"2_ink": FolderOptions(weight=0.5)}
 
 
 def test_added_pictures_are_kept_where_their_choices_cannot_be_taken_over(tmp_path):
