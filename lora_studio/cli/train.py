@@ -95,7 +95,9 @@ def train(options: TrainOptions) -> None:
     ):
         print(note, file=sys.stderr)
     if options.dry_run and options.queue:
-        raise SettingsError("A trial does not wait in the queue.", where="--queue", do="Leave out --queue or --dry-run.")
+        raise SettingsError(
+            "A trial does not wait in the queue.", where="--queue", do="Leave out --queue or --dry-run."
+        )
     if options.dry_run:
         from lora_studio.cli import dry_run
 
@@ -148,7 +150,6 @@ def checked(settings: Settings, outputs: Path) -> Settings:
 
     Raises:
         SettingsError, DatasetError: the folder, or the file of prompt pairs, cannot be trained on.
-        ModelError: the base model cannot.
     """
     from lora_studio.dataset import epochs, sources
     from lora_studio.training import noise_levels
@@ -168,10 +169,6 @@ def checked(settings: Settings, outputs: Path) -> Settings:
             do=first.do,
         )
     noise_levels.require(dataset, settings.noise)
-    if settings.run.base.strip() not in ("", "starter"):
-        from lora_studio.models import shapes  # takes seconds
-
-        shapes.read(settings.run.base, settings.run.vae, settings.run.text_encoders)
     settings = epochs.settled(settings, dataset.pictures)
     if told := epochs.told(settings):
         print(told, file=sys.stderr)

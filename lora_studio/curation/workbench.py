@@ -206,7 +206,9 @@ class Workbench:
             done = self._prepare(tr("crops and choices of added pictures taken over"), names, changed)
             others = [name for name, options in chosen.folders.items() if folders[name] != options]
             listed = few([name or self.folder.name for name in others], NAMED)
-            kept = tr("The upload's options of {folders} were not taken over: this dataset has its own.", folders=listed)
+            kept = tr(
+                "The upload's options of {folders} were not taken over: this dataset has its own.", folders=listed
+            )
             return done._replace(notes=(kept,)) if others else done
 
     def add_captions(self, lines: Sequence[str]) -> Done:

@@ -24,7 +24,7 @@ from lora_studio.errors import DatasetError, ModelError, RunError, SettingsError
 from lora_studio.families import registry, weights
 from lora_studio.language import ENGLISH, both, current, tr
 from lora_studio.methods.registry import METHODS
-from lora_studio.runs import Run, checkpoints, keeping, notes
+from lora_studio.runs import Run, base_model, checkpoints, keeping, notes
 
 _SHAPING = (
     "base",
@@ -123,7 +123,7 @@ def create(settings: Settings, outputs: Path, check: Check = _nothing) -> Run:
 
     Raises:
         AdapterError: the adapter is damaged, or of a kind that the studio does not read.
-        ModelError: the base model, or a file that completes it, is not there.
+        ModelError: the base model, or a file that completes it, is not there or no model.
         SettingsError: the method cannot start from an adapter, or what a run needs is not named.
         MachineError: the disk refuses it; nothing is left behind.
     """
@@ -155,12 +155,13 @@ def create(settings: Settings, outputs: Path, check: Check = _nothing) -> Run:
 
 
 def _require_model(settings: Settings) -> None:
-    """Raises SettingsError where a run of these settings needs a name that is not there, and ModelError where a file of
-    its base model is not there.
+    """Raises SettingsError where a run of these settings needs a name that is not there, and ModelError where its base
+    model, or a file that completes it, is not there or no model.
     """
     settings.require_named()
     if settings.run.base != "starter":
-        weights.located(settings.run.base)
+        path = weights.located(settings.run.base)
+        base_model.of_file(path) if path.is_file() else base_model.of_folder(path)
     weights.require_given(settings.run.vae, settings.run.text_encoders)
 
 
@@ -219,7 +220,7 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path, check: Che
 
     Raises:
         RunError: there is no such state.
-        ModelError: the base model, or a file that completes it, is not there.
+        ModelError: the base model, or a file that completes it, is not there or no model.
         SettingsError: there are no steps left to train, the method cannot start from such an adapter, or another
             adapter to start from is named.
         MachineError: the disk refuses it; nothing is left behind.

@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lora_studio import adapters, files, runs
+from lora_studio import adapters, files, runs, starter
 from lora_studio.adapters import Adapter, Factors, recipe, stored
 from lora_studio.adapters.embedding import Embedding
 from lora_studio.config.settings import Settings
 from lora_studio.dataset import folder, manifest
 from lora_studio.errors import DatasetError, MachineError, ModelError, RunError, SettingsError, StudioError
+from lora_studio.families.weights import sha256_of
 from lora_studio.runs import branching, checkpoints
 from tests.adapters.adapter_samples import small
 
@@ -71,7 +72,7 @@ def test_a_branch_has_the_state_and_leaves_the_parent_alone(parent):
         {"optimizer": "lion"},
         {"lora_plus": 4},
         {"ema": 0.9},
-        {"base": "/"},
+        {"base": str(starter.MODEL)},
         {"rslora": True},
         {"train_text": True},
     ],
@@ -337,12 +338,12 @@ def test_pictures_that_moved_are_the_same_pictures(parent, tmp_path):
 @pytest.mark.parametrize("same", [True, False])
 def test_a_base_model_that_moved_is_known_by_its_content(tmp_path, same):
     """By its path alone it was another model: the run would have begun anew."""
-    old, new, pictures = tmp_path / "old.safetensors", tmp_path / "new.safetensors", tmp_path / "pictures"
-    old.write_bytes(b"a model")
+    old, new, pictures = tmp_path / "old", tmp_path / "new", tmp_path / "pictures"
+    shutil.copytree(starter.MODEL, old)
     pictures.mkdir()
     Image.new("RGB", (64, 64), "red").save(pictures / "a.png")
     run = runs.create(Settings(data=str(pictures), base=str(old), name="ink"), tmp_path / "outputs")
-    told = recipe.dumps(recipe.Training(base=str(old), base_sha256=files.sha256(old), settings={}, images=[], steps=9))
+    told = recipe.dumps(recipe.Training(base=str(old), base_sha256=sha256_of(old), settings={}, images=[], steps=9))
     adapters.write(small(), run.checkpoint(9) / "adapter.safetensors", metadata={recipe.KEY: told})
     files.write(run.checkpoint(9) / checkpoints.ABOUT, json.dumps({"settings": run.settings().flat()}))
     names = ("adapter.safetensors", checkpoints.ABOUT)
@@ -350,7 +351,8 @@ def test_a_base_model_that_moved_is_known_by_its_content(tmp_path, same):
     files.write(run.checkpoint(9) / checkpoints.MANIFEST, json.dumps(hashes))
     old.rename(new)
     if not same:
-        new.write_bytes(b"another model")
+        weights = next((new / "unet").glob("*.safetensors"))
+        weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     with pytest.raises(ModelError, match="resume ink --base PATH"):
         branching.changes(run)
     found = branching.changes(run, run.settings().changed(base=str(new)))

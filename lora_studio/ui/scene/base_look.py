@@ -4,7 +4,6 @@ is read, and torch is not imported.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -14,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from lora_studio import starter
-from lora_studio.adapters import container
 from lora_studio.diffusion import registry as processes
 from lora_studio.diffusion.edm import ContinuousVelocity
-from lora_studio.errors import AdapterError, ModelError, SettingsError
-from lora_studio.families import contents, layout, marks, registry, weights
+from lora_studio.errors import ModelError, SettingsError
+from lora_studio.families import contents, layout, marks, weights
 from lora_studio.families.family import Family
 from lora_studio.families.layout import Shape
 from lora_studio.language import both, current, declared, tr
+from lora_studio.runs import base_model
 from lora_studio.ui import words
 
-_AGAIN = tr("Download it again, or choose another base model.")
 _MISSING = {
     "unet": tr("Its UNet is missing."),
     "vae": tr("Its VAE is missing."),
@@ -95,16 +93,8 @@ def look(base: str, vae: str = "", text_encoders: Sequence[str] = ()) -> BaseLoo
 @lru_cache(maxsize=64)
 def _of_file(path: Path, version: tuple[int, ...], vae: bool, texts: int, spoken: str) -> BaseLook:
     """``version`` tells a file from the one that it replaced, ``spoken`` the language of what is said of it."""
-    try:
-        header = container.read_header(path)
-    except AdapterError as error:
-        raise ModelError(error.what, where=error.where, do=error.do) from None
+    header, parts, unet, family = base_model.of_file(path)
     shapes = header.shapes
-    parts = contents.parts(shapes)
-    unet = next((part for part in parts if part.kind == "unet"), None)
-    if unet is None:
-        raise registry.unknown(shapes, path, "no base model")
-    family = registry.of_denoiser(unet.shapes, path, shapes)
     config = _fitted(family, unet.shapes)
     said = list(marks.claims(shapes, header.metadata))
     edm = marks.EDM_MARKS["sigma_max"] in shapes
@@ -126,28 +116,23 @@ def _of_file(path: Path, version: tuple[int, ...], vae: bool, texts: int, spoken
 
 @lru_cache(maxsize=64)
 def _of_folder(path: Path, version: tuple[int, ...], vae: bool, texts: int, spoken: str) -> BaseLook:
-    denoisers = {
-        part: _json(path / part / "config.json")
-        for part in registry.denoiser_folders()
-        if (path / part / "config.json").is_file()
-    }
-    index = path / "model_index.json"
-    family = registry.of_folder(_json(index) if index.is_file() else {}, denoisers, path)
-    config = denoisers[family.denoiser]
+    family, config = base_model.of_folder(path)
     odd = [
         _MISSING.get(part) or tr("Its {part} is missing.", part=part)
         for part in family.parts
         if not (path / part).is_dir() and not (part == "vae" and vae) and not (part in family.encoders and texts)
     ]
     schedule = path / "scheduler" / "scheduler_config.json"
-    predicts = family.process(_json(schedule)).title if schedule.is_file() else ""
+    predicts = family.process(base_model.read_json(schedule)).title if schedule.is_file() else ""
     files = {part: path / part / "config.json" for part in family.encoders}
-    encoders = {part: _json(file) for part, file in files.items() if file.is_file()}
+    encoders = {part: base_model.read_json(file) for part, file in files.items() if file.is_file()}
     autoencoder = path / "vae" / "config.json"
     return BaseLook(
         family,
         predicts,
-        family.latent_side(config) * family.latent_scale(_json(autoencoder)) if autoencoder.is_file() else 0,
+        family.latent_side(config) * family.latent_scale(base_model.read_json(autoencoder))
+        if autoencoder.is_file()
+        else 0,
         sum(file.stat().st_size for file in path.glob("*/*.safetensors")),
         _counted(path / family.denoiser),
         _modules(family, config, encoders),
@@ -156,24 +141,11 @@ def _of_folder(path: Path, version: tuple[int, ...], vae: bool, texts: int, spok
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise ModelError(tr("{name} cannot be read as JSON.", name=path.name), where=path, do=_AGAIN)
-    return found
-
-
 def _counted(folder: Path) -> int:
     """The weights in a folder's files; of several copies in other formats, those of the first."""
     files = sorted(folder.glob("*.safetensors"), key=lambda file: ("." in file.stem, file.name))
     shards = [file for file in files if "-of-" in file.name] or files[:1]
-    try:
-        return sum(math.prod(shape) for file in shards for shape in container.read_header(file).shapes.values())
-    except AdapterError as error:
-        raise ModelError(error.what, where=error.where, do=error.do) from None
+    return sum(math.prod(shape) for file in shards for shape in base_model.header_of(file).shapes.values())
 
 
 def _fitted(family: Family, shapes: Mapping[str, Shape]) -> dict[str, Any]:
