@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from lora_studio.families import registry, weights
 from lora_studio.language import ENGLISH, both, current, tr
 from lora_studio.methods.registry import METHODS
 from lora_studio.runs import Run, base_model, checkpoints, keeping, notes
+from lora_studio.runs.creating import or_nothing
 
 _SHAPING = (
     "base",
@@ -142,15 +143,12 @@ def create(settings: Settings, outputs: Path, check: Check = _nothing) -> Run:
         raise SettingsError(what, where="learned_tokens", do=tr("Set learned_tokens, or method to textual-inversion."))
     check(settings, path)
     run = runs.create(settings.changed(start_from=str(path)), outputs)
-    try:
+    with _or_nothing(run):
         if path.is_dir() or path.name == PEFT_MODEL:  # whose alphas are in another file
             adapters.write(adapter, run.start_file, "diffusers", raw_dora=True)
         else:
             files.make_folder(run.start_file.parent)
             files.copy(path, run.start_file)
-    except OSError as error:
-        shutil.rmtree(run.folder, ignore_errors=True)
-        raise files.refusal(error, tr("The new run cannot be created"), run.folder) from error
     return run
 
 
@@ -254,16 +252,23 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path, check: Che
         settings.changed(name=settings.run.name if settings.run.name != parent.name else f"{parent.name}-from-{step}"),
         outputs,
     )
-    try:
+    with _or_nothing(run):
         if saved and goes_on:
             checkpoints.copy(saved, run)
         else:
             files.write(run.start_file, adapter.read_bytes())
         notes.write(run.parent_file, {"run": parent.name, "step": step, "goes_on": goes_on})
-    except OSError as error:
-        shutil.rmtree(run.folder, ignore_errors=True)
-        raise files.refusal(error, tr("The new run cannot be created"), run.folder) from error
     return run
+
+
+@contextmanager
+def _or_nothing(run: Run) -> Generator[None]:
+    """As ``creating.or_nothing``. Raises MachineError where the disk refuses."""
+    try:
+        with or_nothing(run.folder):
+            yield
+    except OSError as error:
+        raise files.refusal(error, tr("The new run cannot be created"), run.folder) from error
 
 
 def taken_over(run: Run) -> str:

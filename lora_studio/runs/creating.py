@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lora_studio import files
@@ -46,21 +49,31 @@ def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
 
     Raises:
         RunError: the name of the outputs folder is not valid Unicode.
-        MachineError: the outputs folder cannot be written.
+        MachineError: the outputs folder cannot be written; nothing is left behind.
     """
     require_text(outputs)
     wanted = wanted_name(settings.run)
     try:
         files.make_folder(outputs)
-        folder = _claim(outputs, wanted)
-        run = Run(folder)
-        for sub in (run.control, run.previews, run.checkpoints):
-            sub.mkdir()
-        presets.save_settings(settings.changed(name=run.name), run.settings_file)
-        files.sync_folder(outputs)
+        run = Run(_claim(outputs, wanted))
+        with or_nothing(run.folder):
+            for sub in (run.control, run.previews, run.checkpoints):
+                sub.mkdir()
+            presets.save_settings(settings.changed(name=run.name), run.settings_file)
+            files.sync_folder(outputs)
     except OSError as error:
         raise files.refusal(error, tr("The run's folder cannot be created"), outputs) from error
     return run
+
+
+@contextmanager
+def or_nothing(folder: Path) -> Generator[None]:
+    """Within it a new folder is filled; whatever prevents that, the folder is gone."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def require_text(outputs: Path) -> None:

@@ -12,7 +12,15 @@ from lora_studio.adapters import Adapter, Factors, recipe, stored
 from lora_studio.adapters.embedding import Embedding
 from lora_studio.config.settings import Settings
 from lora_studio.dataset import folder, manifest
-from lora_studio.errors import DatasetError, MachineError, ModelError, RunError, SettingsError, StudioError
+from lora_studio.errors import (
+    AdapterError,
+    DatasetError,
+    MachineError,
+    ModelError,
+    RunError,
+    SettingsError,
+    StudioError,
+)
 from lora_studio.families.weights import sha256_of
 from lora_studio.runs import branching, checkpoints
 from tests.adapters.adapter_samples import small
@@ -212,6 +220,19 @@ def test_a_folder_of_pefts_is_copied_with_its_alpha(tmp_path):
     for named in (folder, folder / "adapter_model.safetensors"):
         run = branching.create(Settings(data="x", name="more", start_from=str(named)), tmp_path / "outputs")
         assert adapters.read(run.start_file).factors[PATH].alpha == 3.0
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), AdapterError("The adapter is empty.")])
+def test_a_run_that_cannot_have_its_adapter_leaves_no_folder(tmp_path, monkeypatch, fault):
+    folder = adapters.write(adapter(), tmp_path / "ink", "peft")
+
+    def write(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(branching.adapters, "write", write)
+    with pytest.raises(StudioError, match="disk is full|is empty"):
+        branching.create(Settings(data="x", start_from=str(folder)), tmp_path / "outputs")
+    assert list((tmp_path / "outputs").iterdir()) == []
 
 
 @pytest.mark.parametrize(

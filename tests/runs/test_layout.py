@@ -1,11 +1,12 @@
 """Run folders: names that every system takes, nothing overwritten, found again by name."""
 
+import errno
 import os
 import time
 
 import pytest
 
-from lora_studio import runs
+from lora_studio import files, runs
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError, RunError, SettingsError
 
@@ -95,6 +96,18 @@ def test_an_outputs_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "outputs").write_text("a file")
     with pytest.raises(MachineError, match="cannot be created: File exists"):
         runs.create(SETTINGS, tmp_path / "outputs")
+
+
+def test_a_run_whose_settings_cannot_be_written_leaves_no_folder(tmp_path, monkeypatch):
+    """On a full disk each attempt leaves another damaged run."""
+
+    def write(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write", write)
+    with pytest.raises(MachineError, match="cannot be created"):
+        runs.create(SETTINGS, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_events_name_files_from_the_runs_folder_with_forward_slashes(tmp_path):
