@@ -62,6 +62,7 @@ def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
     slider.fill("80")
     page.locator('[data-prompt="1"][data-step="20"]').click()
     expect(page.locator(".compared .caption")).to_contain_text("<b>a house</b>")
+    assert page.locator(".compared .caption").bounding_box()["width"] > 150, "it stands beside the picture, in words"
     page.evaluate("document.querySelector('path.trend').mark = document.querySelector('.frame img').mark = 'same'")
     before = page.locator("path.trend").get_attribute("d")
     played.trains(21, 40)
@@ -390,6 +391,7 @@ def test_the_page_is_light_and_does_not_jump(browser, studio, part):
     played.draws(20)
     expect(page.locator(".sentence")).to_contain_text("step 20")
     expect(page.locator("#advice")).to_contain_text("the first one at step 20")
+    page.evaluate("document.querySelector('#film').scrollIntoView({block: 'center'})")  # its new rows are in sight
     judged(played.run, 20, (75.0, 68.0, 84.0))
     expect(page.locator("#advice")).to_contain_text("Best so far")
     page.wait_for_timeout(1500)

@@ -101,7 +101,7 @@ def pair(run: Run, film: Filmstrip, step: int | None, prompt: int, outputs: Path
     latest = tr("step {step:,}, the latest", step=now) if now == film.steps[-1] else step_now
     return (
         f'<div class="compared"><div class="pair">{below}{above}{labels}{larger}</div>'
-        f'<div class="about"><p class="caption"><b>{title}</b>'
+        f'<div class="known"><p class="caption"><b>{title}</b>'
         f"<span>{latest} · {tr('seed {seed}', seed=frame.seed)}</span></p>"
         f"{_choice(film, now, prompt, against if other else None)}"
         f'<button type="button" class="way" data-act="{CLOSE}" data-step="{now}">{tr("Close")}</button></div></div>'
