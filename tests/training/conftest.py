@@ -12,8 +12,14 @@ from tests.models import tiny
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory) -> Path:
+    """A diffusers folder with SD 1.5's blocks and narrow layers."""
+    return tiny.folder(tmp_path_factory.mktemp("base") / "tiny", tiny.SHALLOW)
+
+
+@pytest.fixture(scope="session")
+def deep_base(tmp_path_factory) -> Path:
     """A diffusers folder with SD 1.5's topology and narrow layers."""
-    return tiny.folder(tmp_path_factory.mktemp("base") / "tiny", "sd1")
+    return tiny.folder(tmp_path_factory.mktemp("base") / "deep", "sd1")
 
 
 @pytest.fixture(scope="session")

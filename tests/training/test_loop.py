@@ -76,11 +76,11 @@ def test_a_run_from_folder_to_adapter(new_run, settings):
     assert [event.step for event in of(CheckpointSaved, seen)] == [2, 4]
     assert all((run.folder / event.path).is_file() for event in of(PreviewReady, seen))
     (started,), (finished,) = of(Started, seen), of(Finished, seen)
-    assert (started.images, started.validation_images, started.modules) == (5, 1, 128)
+    assert (started.images, started.validation_images, started.modules) == (5, 1, 80)
     assert isinstance(seen[-1], Finished) and not finished.stopped and math.isfinite(finished.final_loss)
     made = adapters.read(run.folder / finished.adapter)
     assert (
-        len(made.factors) == 128
+        len(made.factors) == 80
         and made.metadata["ss_network_dim"] == "2"
         and made.metadata["modelspec.trigger_phrase"] == "discstyle"
         and made.metadata["ss_clip_skip"] == "2"

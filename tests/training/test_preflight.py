@@ -120,17 +120,17 @@ def test_the_command_tells_a_program_what_would_fit(settings, tmp_path, capsys, 
     """The estimate first, then the trial's events, at the end one object that holds all: the page reads them as
     they come.
     """
-    monkeypatch.setattr(preflight, "limit", lambda device: 28 * 2**20)
+    monkeypatch.setattr(preflight, "limit", lambda device: 16 * 2**20)
     first, *between, last = command(
         settings, tmp_path, capsys, "--set", "batch=8", "--set", "device=cpu", "--json"
     ).splitlines()
     estimated, told = json.loads(first)["estimated"], json.loads(last)
-    assert estimated["fits"] is False and estimated["limit"] == 28 * 2**20 and estimated["estimate"] == told["estimate"]
+    assert estimated["fits"] is False and estimated["limit"] == 16 * 2**20 and estimated["estimate"] == told["estimate"]
     assert estimated["would_fit"] and all(way["peak"] <= estimated["limit"] for way in estimated["would_fit"])
     assert [event.step for event in map(events.parse, between) if isinstance(event, StepDone)] == [1, 2]
     assert (
         told["fits"] is False
-        and told["limit"] == 28 * 2**20
+        and told["limit"] == 16 * 2**20
         and told["precision"] == "fp32"
         and told["family"] == "starter"
         and told["predicts"] == "Noise (ε) – its scheduler's configuration"

@@ -33,6 +33,12 @@ PAIR = '[[pair]]\nprompt = "{0}"\ntowards = "a huge {0}"\naway = "a tiny {0}"\n'
 SIZE = PAIR.format("house") + PAIR.format("cat") + "weight = 2\n" + PAIR.format("tree")
 
 
+@pytest.fixture(scope="module")
+def tiny_base(deep_base):
+    """A shallow one learns no opposite in a few steps."""
+    return deep_base
+
+
 @pytest.fixture
 def sliding(settings, tmp_path):
     """Settings of a slider on the tiny model; a function of the file's text."""

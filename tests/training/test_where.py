@@ -12,7 +12,7 @@ from tests.training.test_loop import assert_same, collect, of, state_tensors, te
 
 QUIET = {"preview_every": 0, "validate_every": 0, "checkpoint_every": 2}
 BLOCKS = {
-    "blocks": ["mid_block", "up_blocks.1.attentions.0-1", "text_encoder.layers.11"],
+    "blocks": ["mid_block", "up_blocks.1.attentions.0-1", "text_encoder.layers.1"],
     "by_block": ["up_blocks.1 rank=4", "mid_block alpha=6 rate=0.5", "text_encoder rate=3"],
     "train_text": True,
 }

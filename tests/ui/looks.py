@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
 ROOMS = ("pictures", "train", "draw", "mix", "library", "export", "sweeps")
-WIDTHS = (390, 1024, 1440, 1920)
 FOLDER = Path(os.environ.get("LORA_STUDIO_SCREENSHOTS") or Path(__file__).resolve().parents[2] / ".screenshots")
 _WIDER = "() => document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth"
 
@@ -19,14 +19,14 @@ def enter(page: Page, room: str) -> None:
     expect(page.locator(f"#tab-{room}-button")).to_have_attribute("aria-selected", "true")
 
 
-def at_all_widths(page: Page, name: str) -> None:
-    """Every room at four widths."""
+def at_widths(page: Page, name: str, widths: Sequence[int]) -> None:
+    """Every room at ``widths``, the largest first."""
     FOLDER.mkdir(exist_ok=True)
     wider = {}
     for room in ROOMS:
-        page.set_viewport_size({"width": WIDTHS[-1], "height": 900})
+        page.set_viewport_size({"width": widths[0], "height": 900})
         enter(page, room)
-        for width in reversed(WIDTHS):
+        for width in widths:
             page.set_viewport_size({"width": width, "height": 900})
             page.wait_for_timeout(80)
             if (more := page.evaluate(_WIDER)) > 0:

@@ -16,24 +16,24 @@ AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"
 _COLOURS = ["color-contrast", "link-in-text-block"]
 """The rules that the theme decides; the others hold in both or in neither."""
 _CHECK = """
-async rules => {
+async ([rules, within]) => {
   const ends = one => one.effect.getComputedTiming().endTime < Infinity;
   await Promise.allSettled(document.getAnimations().filter(ends).map(one => one.finished));  // colours fade
   const how = {resultTypes: ['violations'], ...(rules ? {runOnly: rules} : {})};
-  const {violations} = await axe.run(document, how);
+  const {violations} = await axe.run(within || document, how);
   const told = (rule, node) => `${rule}: ${node.html.slice(0, 200)} ${node.failureSummary}`;
   return violations.flatMap(one => one.nodes.map(node => told(one.id, node)));
 }
 """
 
 
-def faults(page: Page) -> list[str]:
-    """What axe finds in what is shown, in both themes."""
-    found = page.evaluate(_CHECK, None)
+def faults(page: Page, within: str = "") -> list[str]:
+    """What axe finds in what is shown, in both themes; with ``within``, in that part of the page."""
+    found = page.evaluate(_CHECK, [None, within])
     for dark in (True, False):
         page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
         if dark:
-            found += page.evaluate(_CHECK, _COLOURS)
+            found += page.evaluate(_CHECK, [_COLOURS, within])
     return found
 
 
@@ -68,7 +68,7 @@ def test_empty_rooms_say_what_to_do_and_axe_finds_nothing(empty):
     for room, words in said.items():
         enter(empty, room)
         expect(empty.locator(f"#tab-{room} :is(.blank, .guide):visible")).to_contain_text(words)
-        found[room] = faults(empty)
+        found[room] = faults(empty, f"#tab-{room}" if found else "")
     assert found == dict.fromkeys(said, [])
     enter(empty, "library")
     empty.get_by_role("link", name="Train a style").click()
@@ -99,11 +99,11 @@ def test_axe_finds_nothing_in_rooms_with_content(visit, studio, part):
         if room in ("pictures", "library"):
             page.locator({"pictures": ".picture", "library": ".adapter"}[room]).first.click()
             expect(page.locator({"pictures": "#caption-text", "library": "#facts"}[room])).to_be_visible()
-        found[room] = faults(page)
+        found[room] = faults(page, f"#tab-{room}" if found else "")
         if room == "library":
             page.locator("#tab-library [data-send]").first.click()
             expect(page.locator("#send[role=dialog]")).to_be_visible()
-            found["send"] = faults(page)
+            found["send"] = faults(page, "#send")
             page.locator("#send-close").click()
             expect(page.locator("#send")).to_be_hidden()
     enter(page, "train")
@@ -111,19 +111,19 @@ def test_axe_finds_nothing_in_rooms_with_content(visit, studio, part):
     page.get_by_role("button", name="All settings").click()
     page.locator("#group-optimizer .group-head").click()
     expect(page.locator("#set-steps")).to_contain_text("Must be a whole number")
-    found["form"] = faults(page)
+    found["form"] = faults(page, "#tab-train")
     page.get_by_role("button", name="Keys").click()
-    found["keys"] = faults(page)
+    found["keys"] = faults(page, "#keys")
     page.keyboard.press("Escape")
     page.locator("#set-steps > .about").click()
     expect(page.locator("#help")).to_be_visible()
-    found["help"] = faults(page)
+    found["help"] = faults(page, "#help")
     page.keyboard.press("Escape")
     page.locator("#open-runs").click()
     expect(page.locator("#runs li").nth(1)).to_be_visible()
-    found["all runs"] = faults(page)
+    found["all runs"] = faults(page, "#tab-train")
     page.get_by_role("button", name="Compare: seen-by-all").click()
     page.get_by_role("button", name="With this: seen-too").click()
     expect(page.locator("#compared .curves")).to_be_visible()
-    found["compared"] = faults(page)
+    found["compared"] = faults(page, "#tab-train")
     assert found == dict.fromkeys(found, [])

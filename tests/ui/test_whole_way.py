@@ -54,7 +54,7 @@ def test_check_train_close_the_tab_come_back_stop_and_download(visit, studio):
     with page.expect_download() as download:
         page.locator(".result .download").click()
 
-    looks.at_all_widths(page, "en-light")
+    looks.at_widths(page, "en-light", (1440, 390))
 
     seen = view.fold(run)
     assert seen.state is State.FINISHED and seen.finished.stopped and 0 < seen.finished.steps < 5000
