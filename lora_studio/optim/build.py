@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from lora_studio import libraries
-from lora_studio.errors import MachineError, SettingsError
-from lora_studio.language import declared, either, tr
+from lora_studio.errors import MachineError
+from lora_studio.language import either, tr
 from lora_studio.optim import registry, schedules
 from lora_studio.optim.flat import FlatParameters
 from lora_studio.optim.registry import Hyperparameters, OptimizerSpec
@@ -76,15 +76,7 @@ def groups(named: Named, values: Hyperparameters, factors: Mapping[str, float] =
         SettingsError: the optimizer has one rate for all, and ``factors`` are given.
     """
     spec = registry.get(values.optimizer)
-    if spec.one_rate and factors:
-        raise SettingsError(
-            tr(
-                "{optimizer} has one learning rate for all parameters, so blocks cannot have others.",
-                optimizer=declared(spec.title),
-            ),
-            where="by_block",
-            do=tr("Remove the rates by block, or choose another optimizer."),
-        )
+    registry.require_one_rate(spec.name, by_block=bool(factors))
     gathered: dict[tuple[str, float], dict[str, Any]] = {}
     # by where a rate comes from: two that happen to be equal must not share a moment, or a state would fit no other
     for name, parameter in sorted(named, key=lambda item: item[0] in factors):
@@ -112,15 +104,7 @@ def change_rates(optimizer: torch.optim.Optimizer, values: Hyperparameters) -> N
 def optimizer(groups: list[dict], values: Hyperparameters, steps: int) -> torch.optim.Optimizer:
     """The optimizer alone, over parameter groups as ``groups`` gives them. Raises as ``flat_optimizer``."""
     spec = registry.get(values.optimizer)
-    if spec.one_rate and values.lora_plus != 1:
-        raise SettingsError(
-            tr(
-                "{optimizer} has one learning rate for all parameters, so LoRA+ cannot give the second factor another.",
-                optimizer=declared(spec.title),
-            ),
-            where="lora_plus",
-            do=tr("Set lora_plus to 1, or choose another optimizer."),
-        )
+    registry.require_one_rate(spec.name, values.lora_plus)
     said = io.StringIO()
     with redirect_stdout(said):  # Prodigy prints how it decays weights, and standard output is for results
         made = _import(spec)(groups, lr=values.learning_rate, **spec.options(values, steps))

@@ -310,6 +310,33 @@ def get(name: str) -> OptimizerSpec:
     return OPTIMIZERS[name]
 
 
+def require_one_rate(optimizer: str, lora_plus: float = 1.0, by_block: bool = False) -> None:
+    """Raises SettingsError where an optimizer has one learning rate for all parameters, and LoRA+ or blocks want more.
+
+    Args:
+        by_block: whether blocks have rates of their own.
+    """
+    spec = get(optimizer)
+    if spec.one_rate and by_block:
+        raise SettingsError(
+            tr(
+                "{optimizer} has one learning rate for all parameters, so blocks cannot have others.",
+                optimizer=declared(spec.title),
+            ),
+            where="by_block",
+            do=tr("Remove the rates by block, or choose another optimizer."),
+        )
+    if spec.one_rate and lora_plus != 1:
+        raise SettingsError(
+            tr(
+                "{optimizer} has one learning rate for all parameters, so LoRA+ cannot give the second factor another.",
+                optimizer=declared(spec.title),
+            ),
+            where="lora_plus",
+            do=tr("Set lora_plus to 1, or choose another optimizer."),
+        )
+
+
 RATES = ("learning_rate", "text_learning_rate", "lora_plus")
 """The settings that mean something else under another update rule."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lora_studio.config import by_block
 from lora_studio.config.settings import Settings
+from lora_studio.optim import registry as optimizers
 from lora_studio.runs import Run, branching
 from lora_studio.runs.branching import BranchPoint
 
@@ -28,10 +30,13 @@ def require_possible(settings: Settings, adapter: Path | None) -> None:
 
     Raises:
         MachineError: the device that the settings name is not here.
-        SettingsError: the base model has not the layers or blocks that are named.
+        SettingsError: the base model has not the layers or blocks that are named, or the optimizer has one rate for all
+            where others are asked for.
         AdapterError: the run cannot begin with ``adapter``: it is of another family, or of another kind or size.
     """
-    machine, own = settings.machine, settings.adapter
+    machine, own, optimizer = settings.machine, settings.adapter, settings.optimizer
+    rates = [line.rate for line in map(by_block.read, own.by_block) if line.rate not in (None, 1)]
+    optimizers.require_one_rate(optimizer.optimizer, optimizer.lora_plus, bool(rates))
     if machine.device not in ("auto", "cpu") or machine.gpus > 1:
         from lora_studio.training import devices, distributed  # takes seconds, as below
 

@@ -69,6 +69,15 @@ def test_layers_that_the_base_model_has_not_are_refused_before_the_run_has_a_fol
     assert creating.create(settings.changed(blocks=["mid_block"]), there).settings_file.is_file()
 
 
+def test_more_rates_than_the_optimizer_has_are_refused_before_the_run_has_a_folder(settings, tmp_path):
+    """Only once the base model is in memory."""
+    one = settings.changed(optimizer="prodigy")
+    assert "so LoRA+ cannot" in refused(SettingsError, one.changed(lora_plus=4), tmp_path / "outputs").what
+    by_block = one.changed(by_block=["mid_block rate=2"])
+    assert "so blocks cannot have others" in refused(SettingsError, by_block, tmp_path / "outputs").what
+    assert creating.create(one.changed(by_block=["mid_block rate=1"]), tmp_path / "outputs").settings_file.is_file()
+
+
 def test_a_device_that_is_not_here_is_refused_before_the_run_has_a_folder(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 0)
