@@ -5,7 +5,8 @@ studio's side: imports no torch.
 wanted it for minutes, when something is at work, when memory is short, and when its input closes, as it does when the
 studio ends or is killed (``warm_worker``). To hand a run over, its folder goes out as a line; the process answers with
 a line, and is the run's worker from then on. Where that fails, the run gets a worker of its own. Until then it
-estimates the memory of runs: their settings go out as a line, and the answer is a line.
+estimates the memory of runs, and looks whether they can begin: their settings go out as a line, and the answer is a
+line.
 """
 
 from __future__ import annotations
@@ -19,25 +20,30 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from lora_studio import files, runs
 from lora_studio.config.settings import Settings
+from lora_studio.errors import StudioError
 from lora_studio.jobs import environment
+from lora_studio.language import handover
 from lora_studio.runs import Run
 
 LEAST = 6 * 2**30
 """Bytes of free memory below which there is none: it takes about one, and a run several."""
 PATIENCE = 3.0
 """Seconds within which it answers."""
+_LOOKING = 20.0
+"""Seconds within which it has looked whether a run can begin: it may read an adapter and a base model's headers."""
 SWITCH = "LORA_STUDIO_WARM"
 """Environment variable; 0 switches it off."""
 TAKEN = b"taken\n"
 READY = b"ready\n"
 """Its libraries are imported: from now on it estimates."""
-QUESTION = b"?"
-"""Begins a line that holds a run's settings."""
+ESTIMATE, CHECK = b"?", b"!"
+"""Begin a line that holds a run's settings: what memory will it take, and can it begin?"""
 
 
 @dataclass(frozen=True)
@@ -84,10 +90,10 @@ class _WarmProcess:
         self.process.stdin.write(line + b"\n")
         self.process.stdin.flush()
 
-    def answer(self) -> bytes:
+    def answer(self, patience: float = PATIENCE) -> bytes:
         """Its next line; empty where none comes in time."""
         try:
-            return self._lines.get(timeout=PATIENCE)
+            return self._lines.get(timeout=patience)
         except queue.Empty:
             return b""
 
@@ -136,19 +142,36 @@ def estimate(settings: Settings) -> MemoryEstimate | None:
     """What the run will take on this machine; None where that is not known: there is no process, it still imports its
     libraries, or it cannot be told of this base model.
     """
+    found = _asked(ESTIMATE, settings, PATIENCE)
+    return MemoryEstimate(**found) if found else None
+
+
+def require_possible(settings: Settings, adapter: Path | None) -> None:
+    """As ``training.creating.require_possible``, for a page that never loads torch. Where there is no process, the run
+    itself will tell.
+
+    Raises:
+        StudioError: why the run cannot begin.
+    """
+    found = handover.taken(_asked(CHECK, settings, _LOOKING, adapter=adapter and str(adapter)))
+    if found:
+        raise StudioError(found["what"], where=found["where"], do=found["do"])
+
+
+def _asked(question: bytes, settings: Settings, patience: float, **more: str | None) -> dict[str, Any] | None:
+    """The answer of the process; None where it has none, or there is no process that has its libraries."""
     global _process
     with _lock:
         if _process is None or not _process.ready.is_set() or not _process.lives():
             return None
         try:
-            _process.tell(QUESTION + json.dumps(settings.flat()).encode())
+            _process.tell(question + json.dumps({"settings": settings.flat(), **more}).encode())
         except OSError:  # it has just ended
             return None
-        if not (answer := _process.answer()):  # it hangs; later it would be taken for that to a run
+        if not (answer := _process.answer(patience)):  # it hangs; later it would be taken for that to a run
             _process.end()
             _process = None
-    found = json.loads(answer or b"null")
-    return MemoryEstimate(**found) if found else None
+    return json.loads(answer or b"null")
 
 
 def hand_over(run: Run) -> subprocess.Popen | None:
@@ -189,6 +212,6 @@ def _started(outputs: Path) -> subprocess.Popen:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=environment.environment(),
+            env={**environment.environment(), handover.ASKED: "1"},
             **environment.DETACHED,
         )

@@ -19,15 +19,18 @@ from lora_studio import libraries
 from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
 from lora_studio.jobs import job, runner, warm, worker
+from lora_studio.language import handover
 from lora_studio.runs import Run
 
 IDLE = 600.0
 """Seconds after which it ends, if nobody wanted it meanwhile."""
 LOOK = 3.0
 """Seconds between two looks whether it is to end."""
-Order = Path | dict[str, Any] | None
-"""What the studio says: the folder of the run to train, or an empty path if one may come; the settings of one to
-estimate; or nothing any more.
+Question = tuple[bytes, dict[str, Any]]
+"""What is asked about a run, and what is told of it: its settings, and the adapter that it begins with."""
+Order = Path | Question | None
+"""What the studio says: the folder of the run to train, or an empty path if one may come; a question; or nothing any
+more.
 """
 _SPARE = 0.1
 """Share of a GPU's memory below which it gives its own back."""
@@ -62,15 +65,15 @@ def main(outputs: Path, source: int, voice: int) -> int:
 
 
 def _listen(source: int, orders: queue.SimpleQueue[Order]) -> None:
-    """Passes on what the studio says: a run's folder, the settings of one to estimate, an empty line as long as a run
-    may come, and its end. Once there is a run, the studio's end is of no interest.
+    """Passes on what the studio says: a run's folder, a question about one, an empty line as long as a run may come,
+    and its end. Once there is a run, the studio's end is of no interest.
     """
     line = b""
     while data := os.read(source, 1):
         line += data
         if data == b"\n":
-            if line.startswith(warm.QUESTION):
-                orders.put(json.loads(line.removeprefix(warm.QUESTION)))
+            if line[:1] in _ANSWERS:
+                orders.put((line[:1], json.loads(line[1:])))
             elif folder := line[:-1]:
                 orders.put(Path(os.fsdecode(folder)))
                 return
@@ -81,7 +84,7 @@ def _listen(source: int, orders: queue.SimpleQueue[Order]) -> None:
 
 
 def _awaited(outputs: Path, orders: queue.SimpleQueue[Order], say: Callable[[bytes], None]) -> Path | None:
-    """The folder of the run that it is to train; None if there will be none. Meanwhile estimates what is asked for."""
+    """The folder of the run that it is to train; None if there will be none. Meanwhile answers questions."""
     wanted = time.monotonic()
     while True:
         try:
@@ -90,20 +93,21 @@ def _awaited(outputs: Path, orders: queue.SimpleQueue[Order], say: Callable[[byt
             if time.monotonic() - wanted > IDLE or _in_the_way(outputs):
                 return None
             continue
-        if isinstance(found, dict):
-            say(json.dumps(_estimate(found)).encode() + b"\n")
+        if isinstance(found, tuple):
+            question, told = found
+            say(json.dumps(_ANSWERS[question](told)).encode() + b"\n")
         elif found is None or found.parts:
             return found
         wanted = time.monotonic()
 
 
-def _estimate(values: dict[str, Any]) -> dict[str, int] | None:
-    """What a run with these settings takes, as ``warm.MemoryEstimate`` has it; None where that cannot be told."""
+def _estimate(told: dict[str, Any]) -> dict[str, int] | None:
+    """What the run takes, as ``warm.MemoryEstimate`` has it; None where that cannot be told."""
     from lora_studio.models import shapes
     from lora_studio.training import devices, memory, preflight
 
     try:
-        settings = Settings(**values)
+        settings = Settings(**told["settings"])
         machine = devices.choose(settings.machine)
         base = shapes.read(settings.run.base, settings.run.vae, settings.run.text_encoders)
         limit = preflight.limit(machine.device)
@@ -112,6 +116,21 @@ def _estimate(values: dict[str, Any]) -> dict[str, int] | None:
         return None
     own = psutil.Process().memory_info().rss if machine.device.type == "cpu" else 0
     return {"peak": found.peak + own, "limit": limit}
+
+
+def _hindrance(told: dict[str, Any]) -> dict[str, Any] | None:
+    """Why the run cannot begin, as ``errors.StudioError`` has it; None where nothing is in its way."""
+    from lora_studio.training import creating
+
+    adapter = told["adapter"]
+    try:
+        creating.require_possible(Settings(**told["settings"]), Path(adapter) if adapter else None)
+    except StudioError as error:
+        return handover.handed({"what": error.what, "where": error.where, "do": error.do})
+    return None
+
+
+_ANSWERS: dict[bytes, Callable[[dict[str, Any]], object]] = {warm.ESTIMATE: _estimate, warm.CHECK: _hindrance}
 
 
 def _in_the_way(outputs: Path) -> bool:

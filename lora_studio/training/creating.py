@@ -8,18 +8,7 @@ from lora_studio.config import by_block
 from lora_studio.config.settings import Settings
 from lora_studio.optim import registry as optimizers
 from lora_studio.runs import Run, branching
-from lora_studio.runs.branching import BranchPoint
-
-
-def create(settings: Settings, outputs: Path, origin: BranchPoint | None = None) -> Run:
-    """A new run, or a branch from ``origin``.
-
-    Raises:
-        StudioError: as ``branching.create``, ``branching.branch`` and ``require_possible``; nothing is left behind.
-    """
-    if origin:
-        return branching.branch(origin.run, origin.step, settings, outputs, require_possible)
-    return branching.create(settings, outputs, require_possible)
+from lora_studio.runs.branching import BranchPoint, Check
 
 
 def require_possible(settings: Settings, adapter: Path | None) -> None:
@@ -44,6 +33,22 @@ def require_possible(settings: Settings, adapter: Path | None) -> None:
         distributed.require(machine)
     if adapter or own.blocks or own.by_block:
         _require_layers(settings, adapter)
+
+
+def create(
+    settings: Settings, outputs: Path, origin: BranchPoint | None = None, check: Check = require_possible
+) -> Run:
+    """A new run, or a branch from ``origin``.
+
+    Args:
+        check: ``require_possible``, or what asks another process for it.
+
+    Raises:
+        StudioError: as ``branching.create``, ``branching.branch`` and ``check``; nothing is left behind.
+    """
+    if origin:
+        return branching.branch(origin.run, origin.step, settings, outputs, check)
+    return branching.create(settings, outputs, check)
 
 
 def _require_layers(settings: Settings, file: Path | None) -> None:

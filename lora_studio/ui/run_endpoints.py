@@ -15,7 +15,7 @@ from lora_studio.config import presets
 from lora_studio.config.settings import check, layer
 from lora_studio.config.specs import did_you_mean
 from lora_studio.errors import RunError, SettingsError
-from lora_studio.jobs import queue, runner, stopping
+from lora_studio.jobs import queue, runner, stopping, warm
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run, branching, checkpoints, library
 from lora_studio.training import creating
@@ -49,7 +49,7 @@ def train(settings: Mapping[str, Any], preset: str, start_from: str, outputs: Pa
     wanted = check(layer(presets.before(preset or None, under), settings))
     if not wanted.run.data:
         raise SettingsError("There is no folder of pictures.", where="data", do='Write {"data": "/path/of/pictures"}.')
-    run = creating.create(beginning.checked(wanted, outputs), outputs, origin)
+    run = creating.create(beginning.checked(wanted, outputs), outputs, origin, warm.require_possible)
     runner.start(run)
     return {"run": run.name, "folder": str(run.folder), "waits_for": queue.waits_for(run)}
 

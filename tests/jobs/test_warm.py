@@ -12,9 +12,11 @@ import pytest
 
 from lora_studio import runs
 from lora_studio.config.settings import Settings
+from lora_studio.errors import StudioError
 from lora_studio.events import Finished, State
 from lora_studio.jobs import control, identity, runner, view, warm
 from lora_studio.jobs.control import Request
+from lora_studio.language import using
 from tests.jobs.conftest import wait_until
 from tests.ui.played import Part
 
@@ -190,8 +192,23 @@ def test_it_estimates_the_memory_of_runs_until_it_is_handed_over(run, ready):
     enough(run)
 
 
+def test_it_looks_whether_a_run_can_begin(ready, tmp_path):
+    """Without torch the page cannot tell, and the run would say it once its base model is in memory."""
+    wrong = Settings(device="cpu", blocks=["up_blocks.7"])
+    warm.require_possible(wrong, None)  # there is no process: the run itself will tell
+    ready()
+    warm.wait(120)
+    warm.require_possible(Settings(device="cpu", blocks=["mid_block"]), None)
+    with pytest.raises(StudioError, match="no block named up_blocks.7") as caught:
+        warm.require_possible(wrong, None)
+    with using("de"):
+        assert str(caught.value.what).startswith("Das Basismodell hat keinen Block")
+    with pytest.raises(StudioError, match="gone.safetensors"):
+        warm.require_possible(wrong.changed(blocks=[]), tmp_path / "gone.safetensors")
+
+
 IMPORTS = "warm_worker._warm_up = lambda: time.sleep(60)"
-HANGS = "warm_worker._estimate = lambda values: time.sleep(60)"
+HANGS = "warm_worker._ANSWERS[warm_worker.warm.ESTIMATE] = lambda told: time.sleep(60)"
 
 
 def test_the_page_does_not_wait_for_an_estimate(run, ready, monkeypatch):

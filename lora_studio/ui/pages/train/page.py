@@ -12,11 +12,10 @@ from gradio.blocks import Block
 
 from lora_studio import files
 from lora_studio.errors import StudioError
-from lora_studio.jobs import control, judging, runner, view
+from lora_studio.jobs import control, judging, runner, view, warm
 from lora_studio.jobs.control import Request
 from lora_studio.language import tr
 from lora_studio.runs import Run, branching, checkpoints, keeping
-from lora_studio.training import creating
 from lora_studio.ui import field_notes, folds, plots
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.runs import headline, health_line
@@ -330,7 +329,7 @@ def _resume(tab: TabState, run: Run) -> None:
     tab.unconfirmed = ()
     control.withdraw(run, Request.PAUSE)
     if not runner.alive(run):
-        run = branching.with_changes(run, tab.moved, creating.require_possible)
+        run = branching.with_changes(run, tab.moved, warm.require_possible)
         runner.start(run)
         tab.moved = {}
         tab.show(run.name)

@@ -328,7 +328,7 @@ class Setup:
 
     def _create(self, settings: Settings, origin: str) -> Run:
         parent = branching.branch_point(origin, self.outputs) if origin else None
-        return creating.create(settings, self.outputs, parent)
+        return creating.create(settings, self.outputs, parent, warm.require_possible)
 
     def branch_from(self, run: Run, step: int) -> Updates:
         """Fills in the run's own settings, to be changed and started from its state of ``step``."""
