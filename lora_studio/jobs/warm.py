@@ -153,12 +153,12 @@ def require_possible(settings: Settings, adapter: Path | None) -> None:
     Raises:
         StudioError: why the run cannot begin.
     """
-    found = handover.taken(_asked(CHECK, settings, _LOOKING, adapter=adapter and str(adapter)))
+    found = handover.taken(_asked(CHECK, settings, _LOOKING, adapter=str(adapter or "")))
     if found:
         raise StudioError(found["what"], where=found["where"], do=found["do"])
 
 
-def _asked(question: bytes, settings: Settings, patience: float, **more: str | None) -> dict[str, Any] | None:
+def _asked(question: bytes, settings: Settings, patience: float, **more: str) -> dict[str, Any] | None:
     """The answer of the process; None where it has none, or there is no process that has its libraries."""
     global _process
     with _lock:
