@@ -69,7 +69,7 @@ def container() -> gr.Tabs:
 def tab(title: str, address: str) -> gr.Tab:
     """The tab of one page, with its address within the page's own."""
     made = gr.Tab(title, id=address, elem_id=f"tab-{address}")
-    there = {"tab": address, "addresses": "train|compare" if address == "train" else address}
+    there = {"tab": address, "addresses": "train|run|compare" if address == "train" else address}
     made.select(None, js=_SET_ADDRESS % there, queue=False, show_progress="hidden", api_visibility="private")
     return made
 

@@ -110,6 +110,17 @@ def test_two_quick_presses_each_do_their_work_and_the_same_one_once(visit, studi
     expect(page.locator(".toast-body")).to_have_count(0)
 
 
+def test_a_run_is_shown_that_the_address_names_as_the_page_is_opened(visit, studio, part):
+    """The room that opens puts its own address in that one's place, and the newest run is shown."""
+    for name in ("addressed", "newer"):
+        part(name, studio.outputs).begins()
+    page = visit()
+    expect(page.locator("#run-shown")).to_have_text("newer")
+    page.goto("about:blank")
+    page.goto(f"{studio.url}#run/addressed")
+    expect(page.locator("#run-shown")).to_have_text("addressed")
+
+
 def test_every_state_is_said_in_words(part, tmp_path):
     """A run that nobody disturbed is called interrupted, or the list says another step than the run's card."""
     played, known = part("one"), RowCache(tmp_path)
