@@ -112,13 +112,13 @@ def test_two_quick_presses_each_do_their_work_and_the_same_one_once(visit, studi
 
 def test_a_run_is_shown_that_the_address_names_as_the_page_is_opened(visit, studio, part):
     """The room that opens puts its own address in that one's place, and the newest run is shown."""
-    for name in ("addressed", "newer"):
+    for name in ("in-the-address", "begun-last"):
         part(name, studio.outputs).begins()
     page = visit()
-    expect(page.locator("#run-shown")).to_have_text("newer")
+    expect(page.locator("#run-shown")).to_have_text("begun-last")
     page.goto("about:blank")
-    page.goto(f"{studio.url}#run/addressed")
-    expect(page.locator("#run-shown")).to_have_text("addressed")
+    page.goto(f"{studio.url}#run/in-the-address")
+    expect(page.locator("#run-shown")).to_have_text("in-the-address")
 
 
 def test_every_state_is_said_in_words(part, tmp_path):

@@ -176,7 +176,7 @@ const follow = () => {
   }
   shown = chosen?.dataset.key;
 };
-film.addEventListener('scroll', () => { atEnd = hidden() < 40; });
+film.addEventListener('scroll', () => { atEnd = hidden() < 40 && !passed(); });
 
 element.addEventListener('click', event => {
   const one = event.target.closest('button.frame');
