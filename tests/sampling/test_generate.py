@@ -21,18 +21,19 @@ from lora_studio.sampling.denoise import Sampling, denoise
 from lora_studio.sampling.generate import generate, sampling, to_images
 from lora_studio.sampling.guided import PromptFeatures, rescaled
 from lora_studio.sampling.image_settings import ImageSettings
+from tests.models import tiny
 
 PROMPTS, NEGATIVE, SEEDS = ["a cat, flat style", "a dog"], "blurry", [3, 11]
 
 
 @pytest.fixture(scope="module")
 def base(tiny_folder):
-    return models.load(str(tiny_folder("sd1")))
+    return models.load(str(tiny_folder(tiny.SHALLOW)))
 
 
 @pytest.fixture(scope="module")
 def pipeline(tiny_folder):
-    return _pipeline(tiny_folder("sd1"), diffusers.StableDiffusionPipeline)
+    return _pipeline(tiny_folder(tiny.SHALLOW), diffusers.StableDiffusionPipeline)
 
 
 def _pipeline(folder, kind):
@@ -152,7 +153,7 @@ def test_a_picture_does_not_depend_on_its_batch(base, sampler):
     together = _ours(base, sampler)
     shown = PromptFeatures(base.encode_text(PROMPTS[1:]), base.encode_text([NEGATIVE]))
     alone = denoise(base, shown, SEEDS[1:], Sampling(sampler, 3, 5.0, 128, 64))
-    assert torch.allclose(together[1:], alone, atol=1e-4)
+    assert torch.allclose(together[1:], alone, atol=1e-3)
     assert not torch.allclose(together[:1], alone, atol=1e-1)
 
 
@@ -278,7 +279,7 @@ def test_a_picture_that_overflowed_is_an_error_and_not_black(base, where, monkey
         monkeypatch.setattr(models.Base, "predict", lambda self, noisy, *rest: noisy * torch.nan)
     else:
         monkeypatch.setattr(models.Base, "decode", lambda self, latents: infinite)
-    with pytest.raises(ModelError, match="holds NaN or infinity after denoising sd1 in float32") as raised:
+    with pytest.raises(ModelError, match="holds NaN or infinity after denoising shallow in float32") as raised:
         generate(base, ["a cat"], [0], SMALL)
     assert raised.value.do == "Choose another copy of the base model."  # nothing is wider than float32
     path = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"

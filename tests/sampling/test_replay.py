@@ -10,6 +10,7 @@ from lora_studio.sampling.denoise import Sampling, denoise
 from lora_studio.sampling.generate import in_batches
 from lora_studio.sampling.guided import PromptFeatures
 from lora_studio.sampling.replay import Recording
+from tests.models import tiny
 from tests.ui.small_adapters import small_adapter
 
 SMALL = Sampling("dpm++", 5, 5.0, 64, 64)
@@ -37,7 +38,7 @@ class Played:
 
 @pytest.fixture(scope="module")
 def base(tiny_folder):
-    return models.load(str(tiny_folder("sd1")))
+    return models.load(str(tiny_folder(tiny.SHALLOW)))
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_without_a_gpu_nothing_is_recorded(base):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cuda_graphs_that_share_memory_draw_as_single_operations(base, tiny_folder, dtype):
     """Recordings overwrite each other's results; or read weights where others lie by now."""
-    on_card = models.load(str(tiny_folder("sd1")), "cuda", dtype)
+    on_card = models.load(str(tiny_folder(tiny.SHALLOW)), "cuda", dtype)
     inject.load_adapters(on_card, [(small_adapter(base, 1), 1.0)])
     one, two = (1,), (1, 2)
     wanted = [(one, [1.0]), (two, [[0.5], [2.0]]), (one, [3.0]), (two, [[1.0], [0.0]]), (two, [1.0]), (one, [-1.0])]

@@ -10,13 +10,14 @@ from lora_studio.sampling import generate as generating
 from lora_studio.sampling import kept_texts, replay, shortcuts
 from lora_studio.sampling.generate import decoded, generate
 from lora_studio.sampling.image_settings import ImageSettings
+from tests.models import tiny
 
 SMALL = ImageSettings(sampler="ddim", steps=2, guidance=1.0, width=64, height=64)
 
 
 @pytest.fixture
 def base(tiny_folder):
-    loaded = models.load(str(tiny_folder("sd1")))
+    loaded = models.load(str(tiny_folder(tiny.SHALLOW)))
     yield loaded
     replay.disable(loaded)
 

@@ -18,6 +18,7 @@ from lora_studio.sampling.guided import PromptFeatures
 from lora_studio.sampling.image_settings import FromImage, Hires, ImageSettings
 from lora_studio.sampling.passes import latents_of
 from lora_studio.sampling.start import from_image, opened
+from tests.models import tiny
 
 PROMPTS, NEGATIVE, SEEDS = ["a cat, flat style", "a dog"], "blurry", [3, 11]
 SMALL = ImageSettings(negative=NEGATIVE, steps=5, width=128, height=64)
@@ -25,12 +26,14 @@ SMALL = ImageSettings(negative=NEGATIVE, steps=5, width=128, height=64)
 
 @pytest.fixture(scope="module")
 def base(tiny_folder):
-    return models.load(str(tiny_folder("sd1")))
+    return models.load(str(tiny_folder(tiny.SHALLOW)))
 
 
 @pytest.fixture(scope="module")
 def pipeline(tiny_folder):
-    made = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(str(tiny_folder("sd1")), local_files_only=True)
+    made = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(
+        str(tiny_folder(tiny.SHALLOW)), local_files_only=True
+    )
     made.set_progress_bar_config(disable=True)
     return made
 
