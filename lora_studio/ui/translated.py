@@ -134,7 +134,7 @@ def choosing() -> str:
     ``gr.HTML(js_on_load=...)``.
     """
     chosen = _CHOOSING % {"cookie": COOKIE, "language": language.current(), "year": 365 * 86_400}
-    return chosen + _NAMING % words.script(_NAMES)
+    return chosen if language.current() == language.ENGLISH else chosen + _NAMING % words.script(_NAMES)
 
 
 def head() -> str:
