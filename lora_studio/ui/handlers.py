@@ -21,14 +21,18 @@ _LOOK = 0.1
 """Seconds between two looks whether the studio is to end."""
 _ONCE = ("guide", "send-pressed")
 """Parts whose press starts a run, or opens what lies over the page: one that comes before that must not do it again."""
+_CHOSEN = (gr.Dropdown, gr.Number, gr.Radio, gr.Textbox)
+_KEPT = {"blur", "input", "select"}
+"""What fields report of which the last must count, or each where it is a choice that is added to a list."""
 _ending = threading.Event()
 """Set when the studio is to end."""
 
 
 def prepare(studio: gr.Blocks) -> None:
     """Makes the handlers of ``studio`` change what they mean to change and nothing else, all answers arrive, and every
-    press in a list count. By default gradio drops an event while an earlier one of the same handler is being answered.
-    A button may do without the second one; of a list, it may be another row's.
+    press in a list and the last choice in a field count. By default gradio drops an event while an earlier one of the
+    same handler is being answered. A button may do without the second one; of a list, it may be another row's, and of a
+    field another choice.
     """
     vars(gradio.utils)["diff"] = _replacement
     with studio:
@@ -37,6 +41,10 @@ def prepare(studio: gr.Blocks) -> None:
     for handler in studio.fns.values():
         if not handler.queue and any(part in lists for part, _ in handler.targets):
             handler.trigger_mode = "multiple"
+        if handler.trigger_mode == "once" and not handler.queue:
+            events = {event for part, event in handler.targets if isinstance(studio.blocks.get(part), _CHOSEN)}
+            if events & _KEPT:
+                handler.trigger_mode = "multiple" if "select" in events else "always_last"
         if handler.show_progress == "hidden":  # else gradio tells each output twice, hundreds while the page loads
             handler.show_progress_on = []
         if handler.fn and inspect.isgeneratorfunction(handler.fn):

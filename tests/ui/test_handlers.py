@@ -47,6 +47,30 @@ def test_every_press_in_a_list_counts(page):
     assert len(pressed) > 30 and {part for part, mode in pressed if mode != "multiple"} == {"guide", "send-pressed"}
 
 
+def test_the_last_choice_in_each_field_counts(page):
+    """A preset or an adapter that is chosen while another is being answered is ignored: the field shows one, and what
+    depends on it another.
+    """
+    config = page.get_config_file()
+    fields = ("dropdown", "number", "radio", "textbox")
+    typed = {part["id"] for part in config["components"] if part["type"] in fields}
+    told = [
+        one["trigger_mode"]
+        for one in config["dependencies"]
+        for part, event in one["targets"]
+        if part in typed and event in ("input", "select", "blur") and one["backend_fn"] and not one["queue"]
+    ]
+    assert len(told) > 20 and "once" not in told
+
+
+def test_a_press_on_start_first_takes_the_form_as_it_is(page):
+    """What she types after she pressed Start, for the next run, gets into this one while something else is asked."""
+    config = page.get_config_file()
+    (start,) = (part["id"] for part in config["components"] if part["props"].get("elem_id") == "start")
+    first = next(one for one in config["dependencies"] if [start, "click"] in map(list, one["targets"]))
+    assert not first["backend_fn"] and "fields" in first["js"]
+
+
 def answers(step_by_step, count):
     """What the page gets of a handler with ``count`` outputs, the answer at its end last."""
     with gr.Blocks() as blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ _PRESS_DRAW = """
 })
 """
 """Ctrl + Enter draws, once the field that is left has told its content."""
+_KEEP = """(draft, ...values) => {
+  const named = %s.flatMap((name, at) => name ? [[name, values[at]]] : []);
+  return [{...draft, ...Object.fromEntries(named)}, values];
+}"""
+"""What the browser keeps of the fields, by their names, and all their values as one."""
 SHEET = "sheet:"
 """How the address of a run's sheet begins."""
 _FORGET_SHEET = "() => { if (/^#draw\\/sheet/.test(location.hash)) history.replaceState(null, '', '#draw') }"
@@ -159,8 +165,8 @@ class DrawPage:
         self._wire_draft()
 
     def _wire_draft(self) -> None:
-        """Keeps what is typed. The fields come as one value: as inputs, each would slow down all later events, because
-        gradio looks up each input of whatever has run.
+        """Keeps what is typed: at once, and then as the server reads it. The fields come as one value: as inputs, each
+        would slow down all later events, because gradio looks up each input of whatever has run.
         """
         states = [self.mix, self.sitting, self.form.fields["start"]]
         fields = sorted(self.form.inputs, key=attrgetter("_id"))  # the same order in each language's page
@@ -170,9 +176,12 @@ class DrawPage:
             values = {field: field.preprocess(one) for field, one in zip(typed, raw, strict=True)}
             return self.keep(values | dict(zip(states, known, strict=True)))
 
+        names = {field: name for name, field in self.form.fields.items() if name != "base"}
+        names[self.form.new_seed] = "new_seed"
         changes = [one.change for one in (*fields, self.mix)]
         how: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
-        told = gr.on(changes, None, typed, held, js="(...values) => [values]", **how)
+        at_once = _KEEP % json.dumps([names.get(one) for one in typed])
+        told = gr.on(changes, None, [self.draft, *typed], [self.draft, held], js=at_once, **how)
         told.then(keep, [held, *states], self.draft, **how)
 
     def _wire_adapters(self, tab: gr.Tab) -> None:

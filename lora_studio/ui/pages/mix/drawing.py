@@ -58,7 +58,7 @@ class MixDrawing:
         turn = mix.turn
         if not mix.rows:
             mix.mixed = mix.plain = ""
-            yield {self.figures: figures.empty(), self.note: "", self.blend.cost: "", self.draft: {}}
+            yield {self.figures: figures.empty(), self.note: "", self.blend.cost: "", self.draft: self._draft(values)}
             return
         yield {
             self.figures: gr.skip() if mix.mixed else figures.html(mix),

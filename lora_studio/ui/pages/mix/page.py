@@ -31,6 +31,8 @@ _DRAWING: dict[str, Any] = {**WORK, "trigger_mode": "multiple", "concurrency_lim
 _NO_ADAPTER = tr("No adapter yet. Choose the first one above; a second one makes it a mix.")
 _AGAIN = 3.0
 """Seconds between two checks whether the run that the images wait for has ended."""
+_KEEP = "(draft, prompt, seed) => ({...draft, prompt, seed})"
+"""What the browser keeps at once of what is typed; drawing keeps the rest."""
 
 
 class MixPage:
@@ -124,6 +126,9 @@ class MixPage:
         for handler in (followed, new_seed, method):
             handler.then(self.drawing.draw, **drawn)
         self.drawing.again.tick(self.drawing.retry, **drawn)
+        kept = {"inputs": [self.draft, self.scene.prompt, self.scene.seed], "outputs": self.draft, "js": _KEEP}
+        typed = [self.scene.prompt.change, self.scene.seed.change]
+        gr.on(typed, None, trigger_mode="always_last", **kept, **QUIET)
         self.sheet.wire()
         self.states.wire(tab)
         self.sheet.draw.click(

@@ -217,8 +217,7 @@ def _wire_start(
         return {setup.notice: gone, setup.refusal: gone, setup.origin: "", setup.branch: hidden, **tick(here)}
 
     outputs = [setup.notice, setup.refusal, setup.origin, setup.branch, *shown]
-    pressed = setup.gathers(setup.start.click)
-    pressed.then(start, [tab, setup.origin, setup.draft], outputs, **QUIET).then(
+    setup.pressed.then(start, [tab, setup.origin, setup.draft], outputs, **QUIET).then(
         None, setup.refusal, js=_AFTER_START, **QUIET
     )
     guided.click(sample, tab, outputs, **QUIET)

@@ -177,6 +177,8 @@ class Setup:
         shown = [self.form.fields[key] for key in timestep_plot.KEYS]
         plot_options: dict[str, Any] = {"outputs": self.timesteps, "trigger_mode": "always_last", **QUIET}
         gr.on([field.change for field in shown], timestep_plot.chart, shown, **plot_options)
+        self.pressed = self.gathers(self.start.click)
+        """The press on Start, with the form as it was then: first, as the handlers of an event run one by one."""
         self.check.wire(self.gathers(self.check.button.click), self.draft, self.start, QUIET)
         self.forget.click(lambda: {self.origin: "", self.branch: _HIDDEN}, None, [self.origin, self.branch], **QUIET)
         restored = page.load(self.restore, [self.draft], [*self.preset_form.chosen, *fields], **QUIET)
