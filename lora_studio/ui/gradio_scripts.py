@@ -8,7 +8,7 @@ again once that key has left it, over what is below.
 
 An answer fills its fields whenever it comes, also with what the user has changed since she asked. Here each event has
 the time at which it was asked for, and each field the time of what it holds: of what was typed or chosen, or of the
-event whose answer filled it. An answer that is older leaves the field as it is. What follows an event has its time.
+event whose answer filled it. The value of an answer that is older is left out. What follows an event has its time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _ASKED = (
 _FOLLOWS = "this.dispatch({type:`fn`,fn_index:e,event_data:null,target_id:l%s})})"
 _OLDER = (
     f"if(asked!==void 0&&`value`in t&&{list(_FIELDS)}.includes(r?.type)){{let held=globalThis.heldSince;"
-    "if(held.get(e)>asked)return;held.set(e,asked)}"
+    "if(held.get(e)>asked){t={...t};delete t.value}else held.set(e,asked)}"
 )
 ORDER = {
     "async dispatch(e){if(this.connection_lost)return;let t;": (
@@ -78,7 +78,7 @@ UPDATES = {
         "async update_state(e,t,n=!0,asked){let r=Z(this.root,e),i=!1;" + _OLDER
     )
 }
-"""A part of the core, and what leaves the fields as they are that hold something newer."""
+"""A part of the core, and what leaves out the values of answers where the field holds something newer."""
 CHOICES = {
     "o.on_focus?.()}function we(){": "o.on_focus?.(),we.was=_()}function we(){",
     "o.on_input?.(),I.blur()}": "o.on_input?.(),we.was=_(),I.blur()}",
