@@ -33,12 +33,6 @@ PAIR = '[[pair]]\nprompt = "{0}"\ntowards = "a huge {0}"\naway = "a tiny {0}"\n'
 SIZE = PAIR.format("house") + PAIR.format("cat") + "weight = 2\n" + PAIR.format("tree")
 
 
-@pytest.fixture(scope="module")
-def tiny_base(deep_base):
-    """A shallow one learns no opposite in a few steps."""
-    return deep_base
-
-
 @pytest.fixture
 def sliding(settings, tmp_path):
     """Settings of a slider on the tiny model; a function of the file's text."""
@@ -128,8 +122,11 @@ LEARNING = {"steps": 15, "rank": 4, "alpha": 4, "learning_rate": 4e-3, "targets"
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v", "flow"])
-def test_what_is_learned_moves_the_answer_along_the_pair_at_1_and_back_at_minus_1(new_run, sliding, prediction):
-    run = new_run(quiet(sliding(prediction=prediction, **LEARNING)))
+def test_what_is_learned_moves_the_answer_along_the_pair_at_1_and_back_at_minus_1(
+    new_run, sliding, deep_base, prediction
+):
+    """On a deep model: a shallow one learns no opposite in a few steps."""
+    run = new_run(quiet(sliding(prediction=prediction, base=str(deep_base), **LEARNING)))
     collect(run)
     forth, back = moved(prepared(run), "house", "a huge house", "a tiny house")
     assert forth > 0.2 and back < -0.2
@@ -279,4 +276,4 @@ def test_the_estimate_leaves_out_the_vaes_encoder_and_counts_guidance():
 def test_a_slider_starts_along_its_layers_inputs(new_run, sliding):
     """Those of all passes that draw for it."""
     seen = collect(new_run(sliding(init="eva", steps=1, preview_every=0)))
-    assert [(one.what, one.layers) for one in of(LayersSeen, seen)] == [("inputs", 128)]
+    assert [(one.what, one.layers) for one in of(LayersSeen, seen)] == [("inputs", 80)]

@@ -237,7 +237,7 @@ def test_passing_a_list_by_the_tab_key_chooses_nothing(visit):
     with page.expect_response(lambda answer: '"data":[' in (answer.request.post_data or "")):
         page.locator("#set-trigger input").fill("inks")
     assert steps.input_value() == "7" and not any('"data":["sdxl-style"]' in one for one in asked)
-    assert page.locator(".options").count() == 0
+    expect(page.locator(".options")).to_have_count(0)
 
 
 def test_a_chosen_optimizer_brings_its_rates(visit):
