@@ -4,7 +4,7 @@ The page's core looks through the whole page for each component that a handler r
 handlers for each component. On a page as large as the studio's, that took more than half of the script's time while the
 page loads, and delayed every answer. A list of choices reports an input whenever the focus leaves it: on the way
 through the form by the Tab key its preset would be chosen anew, and all that was typed would be lost. And it opens
-again once that key has left it, over what is below.
+again for a key that has left it, over what is below.
 
 An answer fills its fields whenever it comes, also with what the user has changed since she asked. Here each event has
 the time at which it was asked for, and each field the time of what it holds: of what was typed or chosen, or of the
@@ -83,10 +83,12 @@ CHOICES = {
     "o.on_focus?.()}function we(){": "o.on_focus?.(),we.was=_()}function we(){",
     "o.on_input?.(),I.blur()}": "o.on_input?.(),we.was=_(),I.blur()}",
     "o.on_blur?.(),o.on_input?.()}": "o.on_blur?.(),we.was!==_()&&o.on_input?.()}",
-    "async function Te(e){await w();let t=": 'async function Te(e){await w();if(e.key==="Tab")return;let t=',
+    "async function Te(e){await w();let t=": (
+        "async function Te(e){if(await w(),document.activeElement!==I)return;let t="
+    ),
 }
 """Parts of the script for a list of choices (``gr.Dropdown``), and what reports an input where the value is another one
-than when it got the focus, and leaves the list closed that the Tab key has left.
+than when it got the focus, and leaves the list closed that a key has left.
 """
 TYPING = {
     "d.onsubmit?.()),await E(),d.oninput?.(m())}": "d.onsubmit?.())}",

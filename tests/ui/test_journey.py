@@ -63,6 +63,7 @@ def test_the_whole_way_by_keys_in_german(browser, studio):
     press("Enter")
     expect(page.locator("#outcome .proof")).to_contain_text("ComfyUI", timeout=PATIENCE)
     expect(page.locator("#outcome .proof td.failed")).to_have_count(0)
+    expect(page.locator(".options")).to_have_count(0)  # no list of choices lies over the form
     looks.at_widths(page, "de-dark", (1920, 1024, 390))
     context.close()
     assert not faults
