@@ -27,7 +27,7 @@ IDLE = 600.0
 LOOK = 3.0
 """Seconds between two looks whether it is to end."""
 Question = tuple[bytes, dict[str, Any]]
-"""What is asked about a run, and what is told of it: its settings, and the adapter that it begins with."""
+"""``warm.ESTIMATE`` or ``warm.CHECK``, with the run's settings and, for a check, the adapter that it begins with."""
 Order = Path | Question | None
 """What the studio says: the folder of the run to train, or an empty path if one may come; a question; or nothing any
 more.
